@@ -1,0 +1,1 @@
+"""Household helpers of every command: strict configuration, whole files, progress. No torch."""

@@ -1,0 +1,204 @@
+"""Nested dataclasses from YAML and ``key=value``, merged strictly by OmegaConf.
+
+A run is described by one dataclass; each part declares its own beside the code it configures.
+``load_config`` merges YAML files and overrides in the order given; a key that the dataclass does
+not have is an error that names the nearest one it has.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import re
+import sys
+import typing
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+T = TypeVar("T")
+
+
+class UserError(Exception):
+    """A mistake that the user can mend. Shown as one line; the command exits with status 2."""
+
+
+class ConfigError(UserError, ValueError):
+    """An unknown key, a value of the wrong type or a missing file."""
+
+
+def load_config(schema: type[T], arguments: Sequence[str]) -> T:
+    """Merges ``arguments`` into an instance of the dataclass ``schema``.
+
+    Args:
+        schema: the dataclass that describes the whole configuration.
+        arguments: YAML paths (anything without ``=``) and ``key=value`` overrides, later ones
+            win. A YAML file may name others under ``include``, by a path relative to itself or
+            to the ``configs`` folder above it; they are merged before its own keys.
+
+    Raises:
+        ConfigError: for an unknown key, a wrong type, a missing or malformed file.
+    """
+    config = OmegaConf.structured(schema)
+    for argument in arguments:
+        if "=" in argument:
+            config = _merge(schema, config, _parse_override(argument), f"argument {argument!r}")
+        else:
+            for path, tree in _read_with_includes(Path(argument)):
+                config = _merge(schema, config, tree, str(path))
+    missing = sorted(OmegaConf.missing_keys(config))
+    if missing:
+        raise ConfigError(f"{missing[0]} has no default: give it as {missing[0]}=...")
+    try:
+        return cast(T, OmegaConf.to_object(config))
+    except OmegaConfBaseException as error:
+        raise ConfigError(_first_line(error)) from None
+
+
+def to_yaml(config: object) -> str:
+    """The whole configuration, defaults included, as YAML."""
+    return OmegaConf.to_yaml(OmegaConf.structured(config))
+
+
+def to_dict(config: object) -> dict[str, Any]:
+    """The whole configuration as plain dictionaries, lists and scalars."""
+    return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
+
+
+def from_dict(schema: type[T], tree: dict[str, Any], where: str) -> T:
+    """The reverse of ``to_dict``; as strict as ``load_config``, ``where`` names the source."""
+    config = _merge(schema, OmegaConf.structured(schema), tree, where)
+    return cast(T, OmegaConf.to_object(config))
+
+
+def format_help(schema: type) -> str:
+    """Every key of ``schema`` with its default and the comment that stands beside it."""
+    rows = list(_describe(schema, ""))
+    width = min(max(len(f"{key}={default}") for key, default, _ in rows), 52)
+    return "\n".join(
+        f"  {f'{key}={default}':<{width}}  {comment}".rstrip() for key, default, comment in rows
+    )
+
+
+def run_command(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
+    """Runs ``main``; a ``UserError`` becomes one line on stderr and exit status 2."""
+    try:
+        return main(argv) or 0
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+def _merge(schema: type, config: DictConfig, tree: dict[str, Any], where: str) -> DictConfig:
+    _check_keys(schema, tree, where)
+    try:
+        return cast(DictConfig, OmegaConf.merge(config, tree))
+    except OmegaConfBaseException as error:
+        key = f"{error.full_key}: " if error.full_key else ""
+        raise ConfigError(f"{where}: {key}{_first_line(error)}") from None
+
+
+def _check_keys(schema: type, tree: Any, where: str) -> None:
+    known = dict(_all_keys(schema, ""))
+    for key in _given_keys(known, tree, ""):
+        if key in known:
+            continue
+        name = key.split(".")[-1]
+        guesses = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
+            full for full in known if difflib.get_close_matches(name, [full.split(".")[-1]])
+        ]
+        hint = f"did you mean {guesses[0]!r}?" if guesses else f"known keys: {', '.join(known)}"
+        raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
+
+
+def _all_keys(schema: type, prefix: str) -> Iterator[tuple[str, bool]]:
+    """Each key of ``schema`` and whether it is a section, which is to say a dataclass."""
+    hints = typing.get_type_hints(schema)
+    for field in dataclasses.fields(schema):
+        is_section = dataclasses.is_dataclass(hints[field.name])
+        yield f"{prefix}{field.name}", is_section
+        if is_section:
+            yield from _all_keys(cast(type, hints[field.name]), f"{prefix}{field.name}.")
+
+
+def _given_keys(known: dict[str, bool], tree: Any, prefix: str) -> Iterator[str]:
+    for name, value in tree.items():
+        key = f"{prefix}{name}"
+        yield key
+        if known.get(key) and isinstance(value, dict):
+            yield from _given_keys(known, value, f"{key}.")
+
+
+def _parse_override(argument: str) -> dict[str, Any]:
+    try:
+        return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.from_dotlist([argument])))
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(f"argument {argument!r}: {_first_line(error)}") from None
+
+
+def _read_with_includes(
+    path: Path, above: tuple[Path, ...] = ()
+) -> Iterator[tuple[Path, dict[str, Any]]]:
+    if not path.is_file():
+        raise ConfigError(f"no such config file: {path}")
+    if path.resolve() in above:
+        raise ConfigError(f"{path} includes itself")
+    try:
+        tree = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {_first_line(error)}") from None
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} must hold keys and values, not a list")
+    for name in tree.pop("include", []):
+        yield from _read_with_includes(_find_include(path, name), (*above, path.resolve()))
+    yield path, tree
+
+
+def _find_include(path: Path, name: str) -> Path:
+    configs = [folder for folder in path.resolve().parents if folder.name == "configs"]
+    for folder in [path.parent, *configs]:
+        if (folder / name).is_file():
+            return folder / name
+    raise ConfigError(f"{path} includes {name!r}, which is neither beside it nor under configs/")
+
+
+def _describe(schema: type, prefix: str) -> Iterator[tuple[str, str, str]]:
+    hints = typing.get_type_hints(schema)
+    comments = _field_comments(schema)
+    for field in dataclasses.fields(schema):
+        if dataclasses.is_dataclass(hints[field.name]):
+            yield from _describe(cast(type, hints[field.name]), f"{prefix}{field.name}.")
+            continue
+        default = field.default
+        if default is dataclasses.MISSING:
+            factory = field.default_factory
+            default = factory() if factory is not dataclasses.MISSING else "<required>"
+        shown = yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
+        yield f"{prefix}{field.name}", str(shown), comments.get(field.name, "")
+
+
+def _field_comments(schema: type) -> dict[str, str]:
+    """The comment above or behind each field, read from the source of the class."""
+    try:
+        lines = inspect.getsource(schema).splitlines()
+    except OSError:
+        return {}
+    comments: dict[str, str] = {}
+    above: list[str] = []
+    for line in lines:
+        text = line.strip()
+        if text.startswith("#"):
+            above.append(text.lstrip("#: "))
+            continue
+        match = re.match(r"(\w+)\s*:\s[^#]*(?:#:?\s*(.*))?$", text)
+        if match:
+            comments[match[1]] = " ".join([*above, match[2] or ""]).strip()
+        above = []
+    return comments
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

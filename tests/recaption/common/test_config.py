@@ -1,0 +1,106 @@
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from omegaconf import MISSING
+
+from recaption.common.config import (
+    ConfigError,
+    format_help,
+    from_dict,
+    load_config,
+    run_command,
+    to_dict,
+    to_yaml,
+)
+
+
+@dataclass
+class OptimConfig:
+    lr: float = 1e-3  # peak learning rate
+    # the first steps, in which
+    # the rate rises
+    num_warmup_steps: int = 10
+
+
+@dataclass
+class RunConfig:
+    output: str = MISSING
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    extra: dict[str, Any] = field(default_factory=dict)
+    tags: list[str] = field(default_factory=list)
+    limit: int | None = None
+
+
+def test_overrides_win_over_files_in_order(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("output: here\noptim: {lr: 0.5}\nextra: {any: {thing: 1}}\n")
+    config = load_config(RunConfig, [str(tmp_path / "run.yaml"), "optim.lr=0.25", "tags=[a,b]"])
+    assert config == RunConfig("here", OptimConfig(0.25), {"any": {"thing": 1}}, ["a", "b"])
+    assert isinstance(config, RunConfig)
+    assert isinstance(config.optim, OptimConfig)
+
+
+def test_includes_come_before_the_files_own_keys(tmp_path: Path) -> None:
+    configs = tmp_path / "configs"
+    (configs / "part").mkdir(parents=True)
+    (configs / "whole").mkdir()
+    (configs / "part" / "fast.yaml").write_text("optim: {lr: 1.0, num_warmup_steps: 3}\n")
+    (configs / "whole" / "run.yaml").write_text(
+        "include: [part/fast.yaml]\noutput: x\noptim: {lr: 2.0}\n"
+    )
+    config = load_config(RunConfig, [str(configs / "whole" / "run.yaml")])
+    assert config.optim == OptimConfig(2.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("argument", "words"),
+    [
+        ("optim.lrr=1", ["optim.lrr", "optim.lr"]),
+        ("num_warmup_step=1", ["num_warmup_step", "optim.num_warmup_steps"]),
+        ("optim.lr=fast", ["optim.lr", "fast"]),
+        ("absent.yaml", ["absent.yaml"]),
+        ("optim=3", ["optim"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    argument: str, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(argv: list[str]) -> None:
+        load_config(RunConfig, argv)
+
+    assert run_command(main, ["output=x", argument]) == 2
+    message = capsys.readouterr().err
+    assert len(message.splitlines()) == 1
+    assert all(word in message for word in words), message
+
+
+def test_a_misspelled_key_in_a_file_names_the_file(tmp_path: Path) -> None:
+    (tmp_path / "run.yaml").write_text("optim: {learning_rate: 1}\n")
+    with pytest.raises(ConfigError, match=r"run\.yaml.*optim\.learning_rate"):
+        load_config(RunConfig, ["output=x", str(tmp_path / "run.yaml")])
+
+
+def test_a_required_key_is_asked_for() -> None:
+    with pytest.raises(ConfigError, match="output"):
+        load_config(RunConfig, [])
+
+
+def test_a_file_that_includes_itself_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("include: [a.yaml]\n")
+    with pytest.raises(ConfigError, match="includes itself"):
+        load_config(RunConfig, [str(tmp_path / "a.yaml")])
+
+
+def test_the_whole_config_survives_a_round_trip(tmp_path: Path) -> None:
+    config = load_config(RunConfig, ["output=x", "extra.a=1", "limit=4"])
+    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    assert load_config(RunConfig, [str(tmp_path / "config.yaml")]) == config
+    assert from_dict(RunConfig, to_dict(config), "memory") == config
+
+
+def test_help_shows_keys_defaults_and_comments() -> None:
+    text = format_help(RunConfig)
+    assert "optim.lr=0.001" in text
+    assert "peak learning rate" in text
+    assert "the first steps, in which the rate rises" in text
