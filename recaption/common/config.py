@@ -39,9 +39,16 @@ def load_config(schema: type[T], arguments: Sequence[str]) -> T:
             win. A YAML file may name others under ``include``, by a path relative to itself or
             to the ``configs`` folder above it; they are merged before its own keys.
 
+    With ``--help`` among them the keys are printed and the command ends.
+
     Raises:
         ConfigError: for an unknown key, a wrong type, a missing or malformed file.
     """
+    if "--help" in arguments or "-h" in arguments:
+        print(
+            f"arguments: YAML files and key=value, later ones win. The keys:\n{format_help(schema)}"
+        )
+        raise SystemExit(0)
     config = OmegaConf.structured(schema)
     for argument in arguments:
         if "=" in argument:

@@ -1,0 +1,28 @@
+"""``python -m pretrain train | evaluate | release``."""
+
+import importlib
+import sys
+
+from recaption.common.config import run_command
+
+_COMMANDS = {
+    "train": ("pretrain.train", "train on packed shards; resumes a run that exists"),
+    "evaluate": ("pretrain.evaluate", "retrieval, localisation and an HTML report"),
+    "release": ("pretrain.release", "write a folder that opens in three lines"),
+}
+
+
+def main() -> int:
+    arguments = sys.argv[1:]
+    if not arguments or arguments[0] not in _COMMANDS:
+        print("usage: python -m pretrain COMMAND [CONFIG.yaml ...] [key=value ...]\n")
+        for name, (_, summary) in _COMMANDS.items():
+            print(f"  {name:<10}{summary}")
+        print("\n`python -m pretrain COMMAND --help` lists the command's keys.")
+        return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    module = importlib.import_module(_COMMANDS[arguments[0]][0])
+    return run_command(module.main, arguments[1:])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""Checkpoints: written aside, renamed, then closed by a `COMPLETE` marker."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from pretrain.distributed.engine import Engine
+from pretrain.distributed.ranks import Ranks
+from recaption.common.config import UserError
+from recaption.common.files import sync
+
+COMPLETE = "COMPLETE"
+WEIGHTS = "model.safetensors"
+CONFIG = "config.yaml"
+
+
+@dataclass
+class TrainState:
+    """What a resumed run needs besides the engine's own state."""
+
+    step: int  # steps done
+    num_samples_seen: int
+    stream: dict[str, Any]
+
+
+def checkpoint_folder(run: Path, step: int) -> Path:
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def complete_checkpoints(run: Path) -> list[Path]:
+    """The run's complete checkpoints, oldest first; those cut off while being written are not."""
+    folders = sorted((run / "checkpoints").glob("step-*"))
+    return [folder for folder in folders if (folder / COMPLETE).is_file()]
+
+
+def newest_checkpoint(run: Path) -> Path:
+    """The newest complete checkpoint of a run.
+
+    Raises:
+        UserError: if there is none.
+    """
+    complete = complete_checkpoints(run)
+    if not complete:
+        raise UserError(f"{run} has no complete checkpoint (checkpoints/step-*/{COMPLETE})")
+    return complete[-1]
+
+
+def save_checkpoint(
+    run: Path, engine: Engine, state: TrainState, ranks: Ranks, num_kept: int
+) -> Path:
+    """Saves weights, engine and train state; every rank must call this.
+
+    `model.safetensors` holds all weights in fp32, so that a checkpoint can be evaluated and
+    released without DeepSpeed and whatever the ZeRO stage was.
+    """
+    final = checkpoint_folder(run, state.step)
+    aside = final.with_name(f".{final.name}.tmp")
+    if ranks.is_first:
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(final, ignore_errors=True)
+        aside.mkdir(parents=True)
+    ranks.barrier()
+    engine.save(aside)
+    weights = engine.full_state_dict()
+    if ranks.is_first:
+        save_file(weights, aside / WEIGHTS)
+        (aside / "state.json").write_text(json.dumps(vars(state)))
+    ranks.barrier()
+    if ranks.is_first:
+        aside.rename(final)
+        (final / COMPLETE).write_text("")
+        for path in (final / COMPLETE, final, final.parent):
+            sync(path)
+        for old in complete_checkpoints(run)[:-num_kept]:
+            # The marker goes first: a removal cut short leaves no checkpoint that looks whole.
+            (old / COMPLETE).unlink()
+            shutil.rmtree(old)
+    ranks.barrier()
+    return final
+
+
+def resume(run: Path, engine: Engine) -> TrainState | None:
+    """Loads the newest complete checkpoint into the engine; None if the run has none."""
+    complete = complete_checkpoints(run)
+    if not complete:
+        return None
+    engine.load(complete[-1])
+    return TrainState(**json.loads((complete[-1] / "state.json").read_text()))

@@ -1,0 +1,19 @@
+"""What a run reads. Apart from the stream, so that a release opens without the streaming library."""
+
+from dataclasses import dataclass, field
+
+from pretrain.data.captions import CaptionsConfig
+from pretrain.data.tokens import TokenizerConfig
+from pretrain.data.transforms import ImageConfig
+
+
+@dataclass
+class DataConfig:
+    # folder of MDS training shards, as `recaption pack` writes it
+    train: str = "???"
+    batch_size: int = 64  # images a rank and step
+    num_workers: int = 1  # loader processes a rank
+    num_canonical_nodes: int = 8  # fixes the order of samples whatever the number of nodes
+    image: ImageConfig = field(default_factory=ImageConfig)
+    captions: CaptionsConfig = field(default_factory=CaptionsConfig)
+    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

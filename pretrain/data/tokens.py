@@ -1,0 +1,99 @@
+"""Captions as tokens, packed: one row for the whole batch, with offsets and no padding."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Self
+
+import torch
+from open_clip.tokenizer import SimpleTokenizer, default_bpe
+from torch import Tensor
+
+
+@dataclass
+class TokenizerConfig:
+    context_length: int = 77  # longest caption in tokens, start and end included
+
+
+@dataclass
+class PackedTexts:
+    """The captions of a batch, end to end."""
+
+    tokens: Tensor  # (T,) int64; each caption is <start> ... <end>
+    offsets: Tensor  # (B * K + 1,) int64; caption n is tokens[offsets[n] : offsets[n + 1]]
+    num_texts_per_image: int  # K; the captions of image i are i * K ... i * K + K - 1
+
+    @property
+    def num_texts(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B * K,) tokens in each caption."""
+        return self.offsets.diff()
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
+        return type(self)(
+            self.tokens.to(device, non_blocking=non_blocking),
+            self.offsets.to(device, non_blocking=non_blocking),
+            self.num_texts_per_image,
+        )
+
+
+class Tokenizer:
+    """CLIP's byte-pair encoding of lower-cased text (Radford et al. 2021), 49,408 tokens."""
+
+    _BPE_NAME = "bpe_simple_vocab_16e6.txt.gz"
+
+    def __init__(self, context_length: int = 77, bpe_path: Path | str | None = None) -> None:
+        self._bpe_path = Path(bpe_path or default_bpe())
+        self._bpe = SimpleTokenizer(str(self._bpe_path))
+        self.context_length = context_length
+
+    @property
+    def vocab_size(self) -> int:
+        return self._bpe.vocab_size
+
+    def encode(self, text: str) -> list[int]:
+        """``<start> ... <end>``, cut to the context length with the end token kept."""
+        return self._cut(self._encode_whole(text))
+
+    def is_cut(self, text: str) -> bool:
+        """Whether ``text`` is longer than the context."""
+        return len(self._encode_whole(text)) > self.context_length
+
+    def pack(self, texts: Sequence[Sequence[str]]) -> PackedTexts:
+        """Packs the captions of each image; every image must have the same number of them."""
+        num_texts_per_image = len(texts[0])
+        assert all(len(image_texts) == num_texts_per_image for image_texts in texts)
+        return pack_tokens(
+            [self.encode(text) for image_texts in texts for text in image_texts],
+            num_texts_per_image,
+        )
+
+    def save(self, folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(self._bpe_path, folder / self._BPE_NAME)
+
+    @classmethod
+    def load(cls, folder: Path, context_length: int) -> Self:
+        return cls(context_length, folder / cls._BPE_NAME)
+
+    def _encode_whole(self, text: str) -> list[int]:
+        return [self._bpe.sot_token_id, *self._bpe.encode(text), self._bpe.eot_token_id]
+
+    def _cut(self, tokens: list[int]) -> list[int]:
+        if len(tokens) <= self.context_length:
+            return tokens
+        return [*tokens[: self.context_length - 1], self._bpe.eot_token_id]
+
+
+def pack_tokens(captions: Sequence[Sequence[int]], num_texts_per_image: int) -> PackedTexts:
+    """Lays captions, each a sequence of token ids, end to end."""
+    return PackedTexts(
+        torch.tensor([token for caption in captions for token in caption], dtype=torch.int64),
+        torch.tensor([0, *accumulate(len(caption) for caption in captions)], dtype=torch.int64),
+        num_texts_per_image,
+    )

@@ -1,0 +1,92 @@
+"""DeepSpeed around the model: sharded optimiser states, mixed precision, clipping."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from recaption.common.config import ConfigError
+
+
+@dataclass
+class EngineConfig:
+    zero_stage: int = 1  # what ZeRO shards: 0 nothing, 1 optimiser, 2 gradients, 3 weights too
+    precision: str = "fp32"  # fp32 or bf16 (with fp32 masters)
+    max_grad_norm: float = 0.0  # clip gradients to this norm; 0: do not clip
+
+
+class Engine:
+    """One training step as three calls: ``forward``, ``backward``, ``step``."""
+
+    def __init__(
+        self,
+        module: nn.Module,
+        parameter_groups: Iterable[dict[str, Any]],
+        config: EngineConfig,
+        batch_size: int,
+        adam: dict[str, Any],
+    ) -> None:
+        # Imported late: it chooses its accelerator, and takes seconds, when it is imported.
+        import deepspeed
+        from deepspeed.utils import logger
+
+        logger.setLevel("WARNING")
+        if config.precision not in ("fp32", "bf16"):
+            raise ConfigError(f"engine.precision={config.precision!r}: choose fp32 or bf16")
+        self._config = config
+        optimizer = torch.optim.AdamW(list(parameter_groups), **adam)
+        self._deepspeed, self._optimizer, _, _ = deepspeed.initialize(
+            model=module,
+            optimizer=optimizer,
+            config={
+                "train_micro_batch_size_per_gpu": batch_size,
+                "gradient_accumulation_steps": 1,
+                "zero_optimization": {"stage": config.zero_stage},
+                "zero_allow_untested_optimizer": True,
+                "gradient_clipping": config.max_grad_norm,
+                "bf16": {"enabled": config.precision == "bf16"},
+                "steps_per_print": 10**9,
+            },
+        )
+
+    def forward(self, *inputs: Any) -> dict[str, Tensor]:
+        return self._deepspeed(*inputs)
+
+    def backward(self, loss: Tensor) -> None:
+        self._deepspeed.backward(loss)
+
+    def step(self) -> None:
+        self._deepspeed.step()
+
+    @property
+    def grad_norm(self) -> float:
+        """Norm of the last step's gradient over all ranks, before clipping."""
+        norm = self._deepspeed.get_global_grad_norm()
+        return float("nan") if norm is None else float(norm)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """Sets each group's rate to ``learning_rate`` times the group's ``lr_scale``."""
+        for group in self._optimizer.param_groups:
+            group["lr"] = learning_rate * group["lr_scale"]
+
+    def full_state_dict(self) -> dict[str, Tensor]:
+        """All weights in fp32 and all buffers, whole, on the CPU. Every rank must call this."""
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        module = self._deepspeed.module
+        state = {name: buffer.detach().cpu() for name, buffer in module.named_buffers()}
+        for name, parameter in module.named_parameters():
+            full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
+            state[name] = (parameter if full is None else full).detach().float().cpu()
+        return {name: state[name].contiguous().clone() for name in module.state_dict()}
+
+    def save(self, folder: Path) -> None:
+        """Writes this rank's share of weights and optimiser. Every rank must call this."""
+        self._deepspeed.save_checkpoint(str(folder), tag="engine", save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        path, _ = self._deepspeed.load_checkpoint(str(folder), tag="engine")
+        assert path is not None, f"{folder} is complete, but its engine state cannot be read"

@@ -1,0 +1,67 @@
+"""Encoders ready for use, from a run, a checkpoint or a release. Needs no training library."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from pretrain.checkpoint import COMPLETE, CONFIG, WEIGHTS, newest_checkpoint
+from pretrain.config import PretrainConfig
+from pretrain.data.tokens import Tokenizer
+from pretrain.models.dual import DualEncoder
+from pretrain.models.registry import build_model
+from pretrain.objectives.base import Objective
+from pretrain.objectives.registry import build_objective
+from recaption.common.config import UserError, from_dict, load_config
+
+RELEASE_CONFIG = "config.json"
+RELEASE_TOKENIZER = "tokenizer"
+
+
+@dataclass
+class InferenceModel:
+    model: DualEncoder
+    objective: Objective
+    tokenizer: Tokenizer
+    config: PretrainConfig
+    source: Path  # the folder that held the weights
+
+
+def load_for_inference(path: Path | str) -> InferenceModel:
+    """Loads a run (its newest complete checkpoint), a checkpoint or a release, on the CPU.
+
+    Raises:
+        UserError: if ``path`` is none of these, or a checkpoint that was never completed.
+    """
+    path = Path(path)
+    if (path / RELEASE_CONFIG).is_file():
+        tree = json.loads((path / RELEASE_CONFIG).read_text())
+        config = from_dict(PretrainConfig, tree, str(path / RELEASE_CONFIG))
+        tokenizer = Tokenizer.load(path / RELEASE_TOKENIZER, config.data.tokenizer.context_length)
+        source = path
+    else:
+        source = newest_checkpoint(path) if (path / "checkpoints").is_dir() else path
+        if not (source / COMPLETE).is_file():
+            raise UserError(
+                f"{path} is neither a run, nor a release, nor a complete checkpoint "
+                f"(a checkpoint that was written to the end holds a file {COMPLETE})"
+            )
+        config = load_config(PretrainConfig, [str(source.parent.parent / CONFIG)])
+        tokenizer = Tokenizer(config.data.tokenizer.context_length)
+    if not (source / WEIGHTS).is_file():
+        raise UserError(f"{source} holds no {WEIGHTS}")
+    model = build_model(config.model)
+    objective = build_objective(config.objective, config.model.embed_dim)
+    _load(nn.ModuleDict({"model": model, "objective": objective}), load_file(source / WEIGHTS))
+    return InferenceModel(model.eval(), objective.eval(), tokenizer, config, source)
+
+
+def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
+    missing, unexpected = module.load_state_dict(state, strict=False)
+    if missing or unexpected:
+        raise UserError(
+            f"the weights do not fit the configuration: missing {missing[:3]}, "
+            f"unexpected {unexpected[:3]}"
+        )

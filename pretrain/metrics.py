@@ -1,0 +1,39 @@
+"""`metrics.jsonl`: one object a line, one line every few steps."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+
+class MetricsLog:
+    """Appends to a run's metrics. Lines from ``first_step`` on, left by an earlier attempt that
+    went further than its last checkpoint, are dropped."""
+
+    def __init__(self, path: Path, first_step: int) -> None:
+        kept = [row for row in read_metrics(path) if row["step"] <= first_step]
+        path.write_text("".join(_line(row) for row in kept))
+        self._file = path.open("a")
+
+    def write(self, row: dict[str, Any]) -> None:
+        self._file.write(_line(row))
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """All rows; an unfinished last line, left by a kill, is left out."""
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")[:-1]
+    return [json.loads(line) for line in lines]
+
+
+def _line(row: dict[str, Any]) -> str:
+    shown = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in row.items()
+    }
+    return json.dumps(shown) + "\n"

@@ -1,0 +1,21 @@
+"""Signals become a flag; what to do about it is decided between two steps."""
+
+import signal
+from types import FrameType
+
+
+class StopRequest:
+    """Set by Ctrl-C, SIGTERM or SIGUSR1. A second Ctrl-C interrupts at once."""
+
+    def __init__(self) -> None:
+        self.signal_name = ""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+            signal.signal(number, self._on_signal)
+
+    def __bool__(self) -> bool:
+        return bool(self.signal_name)
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        self.signal_name = signal.Signals(number).name
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)

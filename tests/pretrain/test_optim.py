@@ -1,0 +1,41 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pretrain.optim import OptimConfig, learning_rate, parameter_groups
+
+CONFIG = OptimConfig(learning_rate=2.0, num_warmup_steps=4, scalar_lr_scale=10.0)
+
+
+def test_the_schedule_rises_then_follows_a_cosine_to_zero() -> None:
+    rates = [learning_rate(step, 12, CONFIG) for step in range(13)]
+    assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
+    assert rates[8] == pytest.approx(1.0)
+    assert rates[12] == pytest.approx(0.0)
+    assert all(later <= earlier for earlier, later in zip(rates[4:], rates[5:], strict=False))
+    assert rates[6] == pytest.approx(1 + math.cos(math.pi / 4))
+
+
+def test_only_matrices_decay_and_scalars_learn_faster() -> None:
+    class Module(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear = nn.Linear(3, 2)
+            self.norm = nn.LayerNorm(3)
+            self.logit_scale = nn.Parameter(torch.zeros(()))
+            self.frozen = nn.Parameter(torch.zeros(2, 2), requires_grad=False)
+
+    module = Module()
+    by_parameter = {
+        parameter: group
+        for group in parameter_groups(module, CONFIG)
+        for parameter in group["params"]
+    }
+    assert module.frozen not in by_parameter
+    assert by_parameter[module.linear.weight]["weight_decay"] == 0.5
+    for parameter in (module.linear.bias, module.norm.weight, module.logit_scale):
+        assert by_parameter[parameter]["weight_decay"] == 0.0
+    assert by_parameter[module.logit_scale]["lr_scale"] == 10.0
+    assert by_parameter[module.norm.weight]["lr_scale"] == 1.0
