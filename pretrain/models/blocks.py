@@ -1,0 +1,83 @@
+"""The transformer block that every tower shares."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pretrain.ops.attention import Attention, Groups
+
+
+class Mlp(nn.Module):
+    """Linear, GELU, Linear."""
+
+    def __init__(self, width: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(width, hidden)
+        self.fc2 = nn.Linear(hidden, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        output: Tensor = self.fc2(F.gelu(self.fc1(x)))
+        return output
+
+
+class Block(nn.Module):
+    """Pre-LN transformer block: x + attention(LN x), then x + MLP(LN x)."""
+
+    def __init__(
+        self, width: int, num_heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5
+    ) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width, eps=eps)
+        self.attention = Attention(width, num_heads)
+        self.norm2 = nn.LayerNorm(width, eps=eps)
+        self.mlp = Mlp(width, int(width * mlp_ratio))
+
+    def forward(self, x: Tensor, causal: bool = False, groups: Groups | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), causal=causal, groups=groups)
+        return x + self.mlp(self.norm2(x))
+
+
+def init_image_weights(module: nn.Module) -> None:
+    """As ViT: linear layers from a normal of 0.02 cut at two deviations, biases zero.
+
+    Convolutions keep their fan-in initialisation.
+    """
+    for child in module.modules():
+        if isinstance(child, nn.Linear):
+            nn.init.trunc_normal_(child.weight, std=0.02)
+            if child.bias is not None:
+                nn.init.zeros_(child.bias)
+
+
+def init_text_weights(blocks: nn.ModuleList, width: int) -> None:
+    """As CLIP: narrower for wider layers, and for more layers where they add to the residual."""
+    attention_std = width**-0.5
+    residual_std = attention_std * (2 * len(blocks)) ** -0.5
+    for block in blocks:
+        assert isinstance(block, Block)
+        nn.init.normal_(block.attention.qkv.weight, std=attention_std)
+        nn.init.normal_(block.attention.project.weight, std=residual_std)
+        nn.init.normal_(block.mlp.fc1.weight, std=(2 * width) ** -0.5)
+        nn.init.normal_(block.mlp.fc2.weight, std=residual_std)
+        for layer in (block.attention.qkv, block.attention.project, block.mlp.fc1, block.mlp.fc2):
+            nn.init.zeros_(layer.bias)
+
+
+def sincos_positions(height: int, width: int, channels: int) -> Tensor:
+    """Fixed 2-D sine-cosine positions (MoCo v3, MAE).
+
+    The first half of the channels holds [sin(row w), cos(row w)], the second the same of the
+    column, with w_k = 10000^(-4k/C).
+
+    Returns:
+        (height * width, channels) float32, row-major.
+    """
+    if channels % 4:
+        raise ValueError(
+            f"sine-cosine positions need a width that is a multiple of 4, not {channels}"
+        )
+    frequencies = 10000.0 ** (-torch.arange(channels // 4, dtype=torch.float64) * 4 / channels)
+    rows = torch.arange(height, dtype=torch.float64).repeat_interleave(width)
+    columns = torch.arange(width, dtype=torch.float64).repeat(height)
+    angles = [place.unsqueeze(1) * frequencies for place in (rows, columns)]
+    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1).float()

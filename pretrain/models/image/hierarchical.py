@@ -1,0 +1,153 @@
+"""CAFT's fine-to-coarse image encoder: superpixels, then ever fewer and larger segments."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.models.blocks import Block, init_image_weights, sincos_positions
+from pretrain.models.features import ImageFeatures, SegmentHierarchy
+from pretrain.models.image.stem import ConvStem, StemConfig
+from pretrain.models.image.superpixels import SuperpixelConfig, build_superpixels
+from pretrain.ops.graph_pooling import GraphPooling
+from pretrain.ops.segment_mean import nearest_live, segment_centroids, segment_mean
+from recaption.common.config import ConfigError
+
+NORM_EPS = 1e-6
+
+
+@dataclass
+class HierarchicalConfig:
+    """CAFT's image encoder; the defaults are the published base size."""
+
+    width: int = 768  # channels, a multiple of 24
+    num_heads: int = 12  # heads of the blocks (graph pooling always has 12)
+    # blocks of each stage; a graph pooling stands between each two
+    depths: list[int] = field(default_factory=lambda: [3, 3, 3, 2])
+    # tokens after each pooling; the first number is that of the fine tokens
+    num_clusters: list[int] = field(default_factory=lambda: [64, 32, 16])
+    mlp_ratio: float = 4.0  # hidden width of the blocks' MLPs, in widths
+    stem: StemConfig = field(default_factory=StemConfig)
+    superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
+
+    def __post_init__(self) -> None:
+        if len(self.depths) != len(self.num_clusters) + 1 or len(self.depths) < 2:
+            raise ConfigError(
+                f"depths {self.depths} and num_clusters {self.num_clusters} do not go together: "
+                "there is one pooling between each two stages, and at least one"
+            )
+
+
+class HierarchicalEncoder(nn.Module):
+    """Image encoder of CAFT (arXiv 2602.02977) on the hierarchy of CAST.
+
+    Tokens start as means of stem features over superpixels. Between the stages, graph pooling
+    merges them. The fine output is that of the second stage, the coarse one that of the last.
+
+    Args:
+        config: sizes.
+        image_size: side of the square images in pixels.
+
+    Raises:
+        ConfigError: the image does not divide into stem cells and superpixel cells.
+    """
+
+    #: What the encoder gives, as fields of `ImageFeatures`.
+    offers = ("pooled", "tokens", "fine_pooled", "fine_tokens")
+
+    positions: Tensor
+
+    def __init__(self, config: HierarchicalConfig, image_size: int) -> None:
+        super().__init__()
+        cell_size = config.superpixels.cell_size
+        for name, side in (("superpixels.cell_size", cell_size), ("stem", config.stem.stride)):
+            if image_size % side:
+                raise ConfigError(
+                    f"image size {image_size} is not a multiple of {name} ({side} px)"
+                )
+        self.width = config.width
+        self.stride = config.stem.stride
+        self.num_superpixels = (image_size // cell_size) ** 2
+        if self.num_superpixels < config.num_clusters[0]:
+            raise ConfigError(
+                f"{self.num_superpixels} superpixels cannot be pooled to {config.num_clusters[0]} "
+                "tokens; use smaller cells or fewer clusters"
+            )
+        side = image_size // self.stride
+        self.stem = ConvStem(config.stem, config.width)
+        self.superpixels = build_superpixels(config.superpixels)
+        self.register_buffer(
+            "positions", sincos_positions(side, side, config.width), persistent=False
+        )
+        self.cls = nn.Parameter(torch.empty(1, 1, config.width))
+        self.stages = nn.ModuleList(
+            nn.Sequential(
+                *(
+                    Block(config.width, config.num_heads, config.mlp_ratio, NORM_EPS)
+                    for _ in range(depth)
+                )
+            )
+            for depth in config.depths
+        )
+        self.poolings = nn.ModuleList(GraphPooling(config.width, k) for k in config.num_clusters)
+        self.norm_fine = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        init_image_weights(self)
+        nn.init.trunc_normal_(self.cls, std=0.02)
+
+    def forward(
+        self, images: Tensor, with_hierarchy: bool = False, labels: Tensor | None = None
+    ) -> ImageFeatures:
+        """Encodes images.
+
+        Args:
+            images: (B, 3, H, W), normalised.
+            with_hierarchy: return the segments of every level too.
+            labels: (B, H, W) superpixel of each pixel, instead of computing them.
+
+        Returns:
+            Features of the encoder's own width.
+        """
+        if labels is None:
+            labels = self.superpixels(images)
+        tokens, dead = self.segment_tokens(self.stem(images), labels)
+        cls = self.cls.expand(len(images), -1, -1)
+        masked: Tensor | None = dead
+        assignments = []
+        fine = None
+        for level, stage in enumerate(self.stages):
+            sequence = torch.cat([cls, tokens], dim=1)
+            sequence = stage(sequence)
+            if level == 1:
+                fine = self.norm_fine(sequence)
+            cls, tokens = sequence[:, :1], sequence[:, 1:]
+            if level < len(self.poolings):
+                cls, tokens, logits = self.poolings[level](cls, tokens, masked)
+                assignments.append(logits)
+                masked = None
+        assert fine is not None
+        coarse = self.norm(torch.cat([cls, tokens], dim=1))
+        hierarchy = None
+        if with_hierarchy:
+            hierarchy = SegmentHierarchy(labels, [logits.softmax(dim=2) for logits in assignments])
+        return ImageFeatures(coarse[:, 0], coarse[:, 1:], fine[:, 0], fine[:, 1:], hierarchy)
+
+    def segment_tokens(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One token a superpixel: the mean of stem feature and position over its stem cells.
+
+        A superpixel that owns no stem cell takes the token of the nearest one that does, by the
+        distance of their centroids.
+
+        Args:
+            features: (B, h, w, C) of the stem.
+            labels: (B, H, W) superpixel of each pixel. A stem cell belongs to that of its top-left
+                pixel, as published.
+
+        Returns:
+            (B, S, C) tokens; (B, S) bool, True for superpixels without a stem cell.
+        """
+        positioned = features.flatten(1, 2) + self.positions
+        of_cells = labels[:, :: self.stride, :: self.stride].flatten(1)
+        tokens, dead = segment_mean(positioned, of_cells, self.num_superpixels)
+        source = nearest_live(segment_centroids(labels, self.num_superpixels), dead)
+        return tokens.gather(1, source.unsqueeze(2).expand_as(tokens)), dead

@@ -1,0 +1,53 @@
+"""Convolutional stem: an image to a grid of features."""
+
+from dataclasses import dataclass, field
+from math import prod
+
+import torch
+from torch import Tensor, nn
+
+from recaption.common.config import ConfigError
+
+
+@dataclass
+class StemConfig:
+    """Convolutions before the superpixels."""
+
+    # output channels of each 3x3 convolution
+    channels: list[int] = field(default_factory=lambda: [96, 192, 384, 768])
+    # stride of each; their product is the side of a stem cell in pixels
+    strides: list[int] = field(default_factory=lambda: [2, 2, 2, 1])
+
+    def __post_init__(self) -> None:
+        if len(self.channels) != len(self.strides):
+            raise ConfigError(
+                f"stem.channels {self.channels} and stem.strides {self.strides} differ in length: "
+                "give one of each per convolution"
+            )
+
+    @property
+    def stride(self) -> int:
+        return prod(self.strides)
+
+
+class ConvStem(nn.Module):
+    """3x3 convolutions, each with BatchNorm and ReLU, then a 1x1 one to the encoder's width."""
+
+    def __init__(self, config: StemConfig, width: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        incoming = 3
+        for channels, stride in zip(config.channels, config.strides, strict=True):
+            layers += [
+                nn.Conv2d(incoming, channels, 3, stride=stride, padding=1, bias=False),
+                nn.BatchNorm2d(channels),
+                nn.ReLU(inplace=True),
+            ]
+            incoming = channels
+        layers.append(nn.Conv2d(incoming, width, 1))
+        self.layers = nn.Sequential(*layers)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images -> (B, H/stride, W/stride, width) features."""
+        features: Tensor = self.layers(images.contiguous(memory_format=torch.channels_last))
+        return features.permute(0, 2, 3, 1)

@@ -1,0 +1,83 @@
+"""Plain vision transformer."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.models.blocks import Block, init_image_weights, sincos_positions
+from pretrain.models.features import ImageFeatures
+from recaption.common.config import ConfigError
+
+NORM_EPS = 1e-6
+
+
+@dataclass
+class VitConfig:
+    """ViT; the defaults are B/16."""
+
+    width: int = 768  # channels
+    num_heads: int = 12  # heads
+    depth: int = 12  # blocks
+    patch_size: int = 16  # side of a patch in pixels
+    mlp_ratio: float = 4.0  # hidden width of the blocks' MLPs, in widths
+    pool: str = "cls"  # the image's feature: cls (class token) or mean (of the patch tokens)
+
+    def __post_init__(self) -> None:
+        if self.pool not in ("cls", "mean"):
+            raise ConfigError(f"vit.pool is {self.pool!r}; choose cls or mean")
+
+
+class VisionTransformer(nn.Module):
+    """ "An Image is Worth 16x16 Words", with learned positions.
+
+    Args:
+        config: sizes.
+        image_size: side of the square images in pixels.
+
+    Raises:
+        ConfigError: the image does not divide into patches.
+    """
+
+    offers = ("pooled", "tokens")
+
+    def __init__(self, config: VitConfig, image_size: int) -> None:
+        super().__init__()
+        if image_size % config.patch_size:
+            raise ConfigError(
+                f"image size {image_size} is not a multiple of vit.patch_size {config.patch_size}"
+            )
+        side = image_size // config.patch_size
+        self.width = config.width
+        self.patch_size = config.patch_size
+        self.pool = config.pool
+        self.patches = nn.Linear(3 * config.patch_size**2, config.width)
+        self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
+        self.positions = nn.Parameter(torch.empty(1, side**2 + 1, config.width))
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.num_heads, config.mlp_ratio, NORM_EPS)
+            for _ in range(config.depth)
+        )
+        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        init_image_weights(self)
+        # Learned, but the start already knows what lies next to what: matters in short trainings.
+        nn.init.trunc_normal_(self.cls, std=0.02)
+        with torch.no_grad():
+            self.positions[:, :1].zero_()
+            self.positions[:, 1:] = sincos_positions(side, side, config.width)
+
+    def forward(self, images: Tensor, with_hierarchy: bool = False) -> ImageFeatures:
+        """(B, 3, H, W) normalised images -> features of the encoder's own width.
+
+        There is no hierarchy to return: tokens are the square grid of patches, row-major.
+        """
+        patch = self.patch_size
+        cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
+        cells = cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+        tokens = torch.cat([self.cls.expand(len(images), -1, -1), self.patches(cells)], dim=1)
+        tokens = tokens + self.positions
+        for block in self.blocks:
+            tokens = block(tokens)
+        tokens = self.norm(tokens)
+        pooled = tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(dim=1)
+        return ImageFeatures(pooled, tokens[:, 1:])

@@ -1,0 +1,62 @@
+"""From a configuration to a model."""
+
+from dataclasses import dataclass, field
+
+from pretrain.models.dual import DualEncoder
+from pretrain.models.image.hierarchical import HierarchicalConfig, HierarchicalEncoder
+from pretrain.models.image.vit import VisionTransformer, VitConfig
+from pretrain.models.text.part import PartTextConfig, PartTextEncoder
+from pretrain.models.text.whole import WholeTextConfig, WholeTextEncoder
+from recaption.common.config import ConfigError
+
+
+@dataclass
+class ImageConfig:
+    """Choice of the image encoder."""
+
+    name: str = "hierarchical"  # hierarchical (CAFT) or vit
+    size: int = 224  # side of the images in pixels
+    hierarchical: HierarchicalConfig = field(default_factory=HierarchicalConfig)
+    vit: VitConfig = field(default_factory=VitConfig)
+
+
+@dataclass
+class TextConfig:
+    """Choice of the text encoder."""
+
+    # part_whole (CAFT: texts, and the caption from its first parts) or plain (one text, one
+    # feature)
+    name: str = "part_whole"
+    part: PartTextConfig = field(default_factory=PartTextConfig)
+    whole: WholeTextConfig = field(default_factory=WholeTextConfig)
+
+
+@dataclass
+class ModelConfig:
+    """A pair of encoders; the defaults are CAFT-B as published."""
+
+    embed_dim: int = 512  # joint width of image and text features, a multiple of 8
+    image: ImageConfig = field(default_factory=ImageConfig)
+    text: TextConfig = field(default_factory=TextConfig)
+
+
+def build_model(config: ModelConfig) -> DualEncoder:
+    """Builds the pair with fresh weights, drawn from torch's default generator.
+
+    Raises:
+        ConfigError: an unknown name, or sizes that do not go together.
+    """
+    image: HierarchicalEncoder | VisionTransformer
+    if config.image.name == "hierarchical":
+        image = HierarchicalEncoder(config.image.hierarchical, config.image.size)
+    elif config.image.name == "vit":
+        image = VisionTransformer(config.image.vit, config.image.size)
+    else:
+        raise ConfigError(f"model.image.name is {config.image.name!r}; choose hierarchical or vit")
+    if config.text.name not in ("part_whole", "plain"):
+        raise ConfigError(f"model.text.name is {config.text.name!r}; choose part_whole or plain")
+    part = PartTextEncoder(config.text.part)
+    whole = None
+    if config.text.name == "part_whole":
+        whole = WholeTextEncoder(config.text.whole, config.text.part.width)
+    return DualEncoder(image, part, whole, config.embed_dim)

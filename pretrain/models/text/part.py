@@ -1,0 +1,70 @@
+"""Causal text tower over packed texts, as CLIP's."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pretrain.models.blocks import Block, init_text_weights
+from pretrain.ops.attention import sort_by_length
+
+
+@dataclass
+class PartTextConfig:
+    """Tower for one text at a time: a part of a caption, or a whole caption."""
+
+    width: int = 512  # channels
+    num_layers: int = 8  # blocks
+    num_heads: int = 8  # heads
+    context_length: int = 77  # longest text in tokens, start and end included
+    vocab_size: int = 49408  # tokens of the tokenizer
+
+
+class PartTextEncoder(nn.Module):
+    """Pre-LN causal transformer; the feature of a text stands at its end token.
+
+    Texts come packed: one row of tokens with offsets. Everything but the attention works on that
+    row, so no padding is ever computed.
+    """
+
+    def __init__(self, config: PartTextConfig) -> None:
+        super().__init__()
+        self.width = config.width
+        self.context_length = config.context_length
+        self.token_embedding = nn.Embedding(config.vocab_size, config.width)
+        self.positions = nn.Parameter(torch.empty(config.context_length, config.width))
+        self.blocks = nn.ModuleList(
+            Block(config.width, config.num_heads) for _ in range(config.num_layers)
+        )
+        self.norm = nn.LayerNorm(config.width)
+        nn.init.normal_(self.token_embedding.weight, std=0.02)
+        nn.init.normal_(self.positions, std=0.01)
+        init_text_weights(self.blocks, config.width)
+
+    def forward(self, tokens: Tensor, offsets: Tensor) -> Tensor:
+        """Encodes R texts.
+
+        Args:
+            tokens: (T,) int64, all texts end to end.
+            offsets: (R+1,) int64, first token of each text, then T.
+
+        Returns:
+            (R, width) features at the end tokens, after the final LayerNorm.
+
+        Raises:
+            ValueError: a text is longer than the context.
+        """
+        order, last, groups = sort_by_length(offsets)
+        if groups and groups[-1][1] > self.context_length:
+            raise ValueError(
+                f"a text has {groups[-1][1]} tokens, the context of the text tower only "
+                f"{self.context_length}; cut texts when they are tokenized"
+            )
+        positions = torch.cat(
+            [self.positions[:length].repeat(count, 1) for count, length in groups]
+        )
+        x = self.token_embedding(tokens[order]) + positions
+        for block in self.blocks:
+            x = block(x, groups=groups)
+        features: Tensor = self.norm(x[last])
+        return features

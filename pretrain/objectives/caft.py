@@ -1,0 +1,309 @@
+"""CAFT: parts with fine tokens, parts with the fine image, the whole with the coarse image."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from pretrain.distributed.exchange import Exchange
+from pretrain.models.features import ImageFeatures, TextFeatures
+from pretrain.objectives.base import Objective, bounded
+from pretrain.objectives.clip import symmetric_infonce
+from pretrain.objectives.contrastive import column_contrast, sigmoid_contrast, softmax_contrast
+from pretrain.ops.attention_pooling import AttentionPooling, KeysValues
+from recaption.common.config import ConfigError
+
+
+@dataclass
+class CaftConfig:
+    """CAFT's objective; the defaults are as published."""
+
+    # sigmoid: every pair is a yes or a no (published, for large batches); softmax: InfoNCE over
+    # the same candidates (learns in minutes at a small batch)
+    loss_form: str = "sigmoid"
+    part_local_weight: float = 1.0  # texts against what they see of the fine tokens
+    part_global_weight: float = 1.0  # texts against the fine image feature
+    whole_weight: float = 1.0  # captions against the coarse image feature
+    init_part_scale: float = 1 / 0.07  # inverse temperature of both part terms at the start
+    init_whole_scale: float = 1 / 0.07  # inverse temperature of the whole term at the start
+    max_part_scale: float = 100.0
+    max_whole_scale: float = math.exp(4.0)
+    init_part_bias: float = -10.0  # sigmoid only
+    init_whole_bias: float = -10.0  # sigmoid only
+    alpha: float = 0.3  # share of the part score in the retrieval score
+    # images whose attention pooling is computed at once and recomputed for the gradients; 0: all
+    # at once, nothing recomputed
+    chunk_size: int = 0
+
+
+class CaftObjective(Objective):
+    """The three terms of CAFT (arXiv 2602.02977), with its sigmoid or as softmax.
+
+    All similarities are cosines. A *part-local* similarity compares a text with what attention
+    pooling, asked by that very text, takes from an image's fine tokens; an image meets its own K
+    texts and one random text of each other image. Comparing what was pooled with the text that
+    asked, for false pairs too, is what keeps the objective from reading texts alone.
+
+    Sigmoid form, per rank of B images:
+        part_local  = sum over its texts of -log sigmoid(y s) / (B + K - 1)
+        part_global = sum over all texts / (B K)
+        whole       = sum over all captions / B
+    Texts of other ranks come round the ring as negatives, each chunk divided by the same numbers.
+
+    Softmax form: symmetric InfoNCE over all ranks. Each image draws one of its texts, which then
+    is the same negative to every other image; so the part-local similarities form a full matrix,
+    with a softmax over texts and one over images. An image's other texts are further positives.
+
+    Args:
+        config: weights and starting values.
+        embed_dim: joint width D, a multiple of 8.
+    """
+
+    needs = ("image.pooled", "image.fine_pooled", "image.fine_tokens", "text.whole", "text.parts")
+
+    def __init__(self, config: CaftConfig, embed_dim: int) -> None:
+        super().__init__()
+        if config.loss_form not in ("sigmoid", "softmax"):
+            raise ConfigError(
+                f"objective.caft.loss_form is {config.loss_form!r}; choose sigmoid or softmax"
+            )
+        self.config = config
+        self.attention_pooling = AttentionPooling(embed_dim)
+        self.part_log_scale = nn.Parameter(torch.tensor(math.log(config.init_part_scale)))
+        self.whole_log_scale = nn.Parameter(torch.tensor(math.log(config.init_whole_scale)))
+        self.part_bias: nn.Parameter | None = None
+        self.whole_bias: nn.Parameter | None = None
+        if config.loss_form == "sigmoid":
+            self.part_bias = nn.Parameter(torch.tensor(config.init_part_bias))
+            self.whole_bias = nn.Parameter(torch.tensor(config.init_whole_bias))
+
+    @property
+    def part_scale(self) -> Tensor:
+        return bounded(self.part_log_scale, 0.0, math.log(self.config.max_part_scale)).exp()
+
+    @property
+    def whole_scale(self) -> Tensor:
+        return bounded(self.whole_log_scale, 0.0, math.log(self.config.max_whole_scale)).exp()
+
+    def forward(
+        self,
+        image: ImageFeatures,
+        text: TextFeatures,
+        exchange: Exchange,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        assert text.parts is not None
+        batch, num_texts, _ = text.parts.shape
+        device = text.parts.device
+        if self.config.loss_form == "sigmoid":
+            # One text of each other image, drawn anew for each image.
+            drawn = torch.randint(num_texts, (batch, batch), generator=generator).to(device)
+            terms = self.sigmoid_terms(image, text, exchange, drawn)
+        else:
+            drawn = torch.randint(num_texts, (batch,), generator=generator).to(device)
+            terms = self.softmax_terms(image, text, exchange, drawn)
+        weights = {
+            "part_local": self.config.part_local_weight,
+            "part_global": self.config.part_global_weight,
+            "whole": self.config.whole_weight,
+        }
+        return {name: weights[name] * term for name, term in terms.items()}
+
+    def sigmoid_terms(
+        self, image: ImageFeatures, text: TextFeatures, exchange: Exchange, drawn: Tensor
+    ) -> dict[str, Tensor]:
+        """The published terms.
+
+        Args:
+            drawn: (B, B) int64: which text of image j image i meets as a negative.
+        """
+        assert image.fine_pooled is not None and image.fine_tokens is not None
+        assert text.parts is not None and text.whole is not None
+        batch, num_texts, _ = text.parts.shape
+        own_whole = torch.eye(batch, dtype=torch.bool, device=drawn.device)
+        own_parts = own_whole.repeat_interleave(num_texts, dim=1)
+        fine = F.normalize(image.fine_pooled, dim=1)
+        coarse = F.normalize(image.pooled, dim=1)
+        keys_values = self.attention_pooling.project_tokens(image.fine_tokens)
+        local = part = whole = fine.new_zeros(())
+        # Parts and whole of an image travel together, and with them which texts were drawn.
+        texts = exchange.ring(torch.cat([text.parts, text.whole.unsqueeze(1)], dim=1))
+        candidates = exchange.ring(_candidates(drawn, num_texts))
+        for (source, chunk), (_, index) in zip(texts, candidates, strict=True):
+            is_own = source == exchange.rank
+            parts, wholes = chunk[:, :-1].flatten(0, 1), chunk[:, -1]
+            similarity = self._local_similarity(keys_values, parts, index)
+            positive = (index // num_texts == _column(batch, index.device)) if is_own else None
+            local = local + sigmoid_contrast(self._part_logits(similarity), positive)
+            similarity = fine @ F.normalize(parts, dim=1).T
+            positive = own_parts if is_own else None
+            part = part + sigmoid_contrast(self._part_logits(similarity), positive)
+            similarity = coarse @ F.normalize(wholes, dim=1).T
+            positive = own_whole if is_own else None
+            whole = whole + sigmoid_contrast(self._whole_logits(similarity), positive)
+        return {
+            "part_local": local / (batch + num_texts - 1),
+            "part_global": part / (batch * num_texts),
+            "whole": whole / batch,
+        }
+
+    def softmax_terms(
+        self, image: ImageFeatures, text: TextFeatures, exchange: Exchange, drawn: Tensor
+    ) -> dict[str, Tensor]:
+        """Symmetric InfoNCE of the same three similarities.
+
+        Args:
+            drawn: (B,) int64: which of its texts each image shows to all others.
+        """
+        assert image.fine_pooled is not None and image.fine_tokens is not None
+        assert text.parts is not None and text.whole is not None
+        batch, num_texts, _ = text.parts.shape
+        rows = torch.arange(batch, device=drawn.device)
+
+        # Local: the drawn texts of all ranks, then the own texts, of each image.
+        shared = exchange.gather(text.parts[rows, drawn])
+        num_shared, first = len(shared), exchange.rank * batch
+        index = torch.cat(
+            [
+                torch.arange(num_shared, device=drawn.device).expand(batch, -1),
+                torch.arange(batch * num_texts, device=drawn.device).view(batch, -1) + num_shared,
+            ],
+            dim=1,
+        )
+        keys_values = self.attention_pooling.project_tokens(image.fine_tokens)
+        candidates = torch.cat([shared, text.parts.flatten(0, 1)])
+        logits = self._part_logits(self._local_similarity(keys_values, candidates, index))
+        against_shared, against_own = logits[:, :num_shared], logits[:, num_shared:]
+        diagonal = torch.stack([rows, rows + first], dim=1)
+        false = against_shared.masked_fill(_marked(diagonal, against_shared), -torch.inf)
+        local = softmax_contrast(against_own, false)
+        local = (local + column_contrast(against_shared, diagonal, exchange)) / 2
+
+        # Global: the fine image feature against all texts of all ranks.
+        fine = F.normalize(image.fine_pooled, dim=1)
+        texts = exchange.gather(F.normalize(text.parts, dim=2)).flatten(0, 1)
+        logits = self._part_logits(fine @ texts.T)
+        own_texts = torch.arange(batch * num_texts, device=drawn.device)
+        own = torch.stack([own_texts // num_texts, own_texts + first * num_texts], dim=1)
+        false = logits.masked_fill(_marked(own, logits), -torch.inf)
+        true = logits[own[:, 0], own[:, 1]].view(batch, num_texts)
+        part = (softmax_contrast(true, false) + column_contrast(logits, own, exchange)) / 2
+
+        wholes = exchange.gather(F.normalize(text.whole, dim=1))
+        logits = self._whole_logits(F.normalize(image.pooled, dim=1) @ wholes.T)
+        whole = symmetric_infonce(logits, exchange)
+        return {"part_local": local, "part_global": part, "whole": whole}
+
+    def score(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
+        """(1 - alpha) whole logit + alpha mean over parts of the text-conditioned logit.
+
+        As published, the texts that ask are L2-normalised here, though not in training.
+        """
+        assert image.fine_tokens is not None and text.whole is not None and text.parts is not None
+        alpha = self.config.alpha
+        cosine = F.normalize(image.pooled, dim=1) @ F.normalize(text.whole, dim=1).T
+        whole = self._whole_logits(cosine)
+        if alpha == 0:
+            return whole
+        num_captions, num_parts, _ = text.parts.shape
+        texts = F.normalize(text.parts.flatten(0, 1), dim=1)
+        queries = self.attention_pooling.project_queries(texts)
+        rows = []
+        for start, stop in _chunks(len(whole), 16):
+            image_rows = []
+            keys_values = self.attention_pooling.project_tokens(image.fine_tokens[start:stop])
+            for begin, end in _chunks(len(texts), 2048):
+                similarity = self._pooled_cosine(
+                    keys_values,
+                    queries[begin:end].expand(stop - start, -1, -1),
+                    texts[begin:end].expand(stop - start, -1, -1),
+                )
+                image_rows.append(similarity)
+            rows.append(torch.cat(image_rows, dim=1))
+        part = self._part_logits(torch.cat(rows)).unflatten(1, (num_captions, num_parts))
+        return (1 - alpha) * whole + alpha * part.mean(dim=2)
+
+    def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
+        """Mean over heads of what attention pooling gives to each fine token; the zero key's share
+        is left out."""
+        assert image.fine_tokens is not None
+        weights = self.attention_pooling.weights(F.normalize(queries, dim=2), image.fine_tokens)
+        return weights[..., :-1].mean(dim=1)
+
+    def diagnostics(self) -> dict[str, float]:
+        values = {"part_scale": self.part_scale.item(), "whole_scale": self.whole_scale.item()}
+        if self.part_bias is not None and self.whole_bias is not None:
+            values |= {"part_bias": self.part_bias.item(), "whole_bias": self.whole_bias.item()}
+        return values
+
+    def _part_logits(self, cosine: Tensor) -> Tensor:
+        logits = self.part_scale * cosine
+        return logits if self.part_bias is None else logits + self.part_bias
+
+    def _whole_logits(self, cosine: Tensor) -> Tensor:
+        logits = self.whole_scale * cosine
+        return logits if self.whole_bias is None else logits + self.whole_bias
+
+    def _local_similarity(self, image: KeysValues, texts: Tensor, index: Tensor) -> Tensor:
+        """Cosine of each text with what it sees of an image.
+
+        Args:
+            image: keys and values of B images.
+            texts: (T, D), each projected to a query once, however many images it meets.
+            index: (B, Q) int64: which texts each image meets.
+
+        Returns:
+            (B, Q).
+        """
+        queries = self.attention_pooling.project_queries(texts)
+        directions = F.normalize(texts, dim=1)
+        chunk_size = self.config.chunk_size
+        if chunk_size == 0:
+            return self._pooled_cosine(image, queries[index], directions[index])
+
+        def similarity(start: int, stop: int) -> Tensor:
+            some = index[start:stop]
+            keys_values = KeysValues(image.keys[start:stop], image.values[start:stop])
+            return self._pooled_cosine(keys_values, queries[some], directions[some])
+
+        return torch.cat(
+            [
+                checkpoint(similarity, start, stop, use_reentrant=False)
+                for start, stop in _chunks(len(index), chunk_size)
+            ]
+        )
+
+    def _pooled_cosine(self, image: KeysValues, queries: Tensor, directions: Tensor) -> Tensor:
+        """(B, Q, D) queries and unit texts -> (B, Q) cosines."""
+        pooled = F.normalize(self.attention_pooling.pool(queries, image), dim=2)
+        return (pooled * directions).sum(dim=2)
+
+
+def _candidates(drawn: Tensor, num_texts: int) -> Tensor:
+    """(B, B) drawn texts -> (B, K + B - 1) flat numbers: an image's own texts, then the others'."""
+    batch = len(drawn)
+    images = torch.arange(batch, device=drawn.device)
+    own = images.unsqueeze(1) * num_texts + torch.arange(num_texts, device=drawn.device)
+    others = images * num_texts + drawn
+    off_diagonal = ~torch.eye(batch, dtype=torch.bool, device=drawn.device)
+    return torch.cat([own, others[off_diagonal].view(batch, batch - 1)], dim=1)
+
+
+def _column(batch: int, device: torch.device) -> Tensor:
+    return torch.arange(batch, device=device).unsqueeze(1)
+
+
+def _marked(pairs: Tensor, like: Tensor) -> Tensor:
+    """Bool matrix of the shape of `like`, True at the (row, column) pairs."""
+    marked = torch.zeros_like(like, dtype=torch.bool)
+    marked[pairs[:, 0], pairs[:, 1]] = True
+    return marked
+
+
+def _chunks(length: int, size: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, length, size):
+        yield start, min(start + size, length)

@@ -1,0 +1,72 @@
+"""Graph pooling: many tokens to few, each few a soft segment of the many (CAST, CAFT)."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from pretrain.ops.attention import Attention
+from pretrain.ops.farthest_point_sampling import farthest_point_sampling
+
+#: Heads of the attention that compares tokens, whatever the heads of the encoder.
+NUM_HEADS = 12
+#: Sharpness of the assignment: logits are this times a cosine.
+ASSIGNMENT_SCALE = 5.0
+
+
+class GraphPooling(nn.Module):
+    """Pools N tokens to k: sampled tokens are centroids, the others join them by similarity.
+
+    "Learning Hierarchical Image Segmentation For Recognition and By Recognition" (CAST), as CAFT
+    uses it. See `forward` for the steps.
+
+    Args:
+        width: channels d, a multiple of 12.
+        num_clusters: tokens that remain, k.
+        dropout: on the hidden features of the tokens.
+    """
+
+    def __init__(self, width: int, num_clusters: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        if width % NUM_HEADS:
+            raise ValueError(f"graph pooling needs a width that is a multiple of 12, not {width}")
+        self.num_clusters = num_clusters
+        self.norm = nn.LayerNorm(width, eps=1e-6)
+        self.attention = Attention(width, NUM_HEADS)
+        self.bias = nn.Parameter(torch.zeros(width))
+        self.fc1 = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout)
+        )
+        self.fc2 = nn.Sequential(nn.LayerNorm(4 * width), nn.Linear(4 * width, width))
+
+    def forward(
+        self, cls: Tensor, tokens: Tensor, masked: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Samples centroids, assigns tokens to them, and averages hidden features per centroid.
+
+        Args:
+            cls: (B, 1, d) class token: goes through the two layers, takes no part in the pooling.
+            tokens: (B, N, d).
+            masked: (B, N) bool, tokens that must not be sampled. They are assigned all the same.
+
+        Returns:
+            (B, 1, d) class token, (B, k, d) pooled tokens, (B, N, k) assignment logits.
+        """
+        centroids = farthest_point_sampling(tokens, self.num_clusters, masked)
+        index = centroids.unsqueeze(2).expand(-1, -1, tokens.shape[2])
+        nodes = F.normalize(self._node_features(tokens), dim=2)
+        logits = ASSIGNMENT_SCALE * nodes @ nodes.gather(1, index).transpose(1, 2)
+        assignment = logits.softmax(dim=2)
+
+        hidden = self.fc1(torch.cat([cls, tokens], dim=1))
+        hidden_cls, hidden_tokens = hidden[:, :1], hidden[:, 1:]
+        share = assignment / assignment.sum(dim=1, keepdim=True)
+        pooled = share.transpose(1, 2) @ hidden_tokens
+        residual = torch.cat([cls, tokens.gather(1, index)], dim=1)
+        output = residual + self.fc2(torch.cat([hidden_cls, pooled], dim=1))
+        return output[:, :1], output[:, 1:], logits
+
+    def _node_features(self, tokens: Tensor) -> Tensor:
+        """Tokens in context, without what they all share: (B, N, d)."""
+        nodes = tokens + self.attention(self.norm(tokens))
+        centred: Tensor = nodes - nodes.mean(dim=1, keepdim=True) + self.bias
+        return centred
