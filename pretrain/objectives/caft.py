@@ -73,13 +73,13 @@ class CaftObjective(Objective):
             )
         self.config = config
         self.attention_pooling = AttentionPooling(embed_dim)
-        self.part_log_scale = nn.Parameter(torch.tensor(math.log(config.init_part_scale)))
-        self.whole_log_scale = nn.Parameter(torch.tensor(math.log(config.init_whole_scale)))
+        self.part_log_scale = nn.Parameter(torch.tensor([math.log(config.init_part_scale)]))
+        self.whole_log_scale = nn.Parameter(torch.tensor([math.log(config.init_whole_scale)]))
         self.part_bias: nn.Parameter | None = None
         self.whole_bias: nn.Parameter | None = None
         if config.loss_form == "sigmoid":
-            self.part_bias = nn.Parameter(torch.tensor(config.init_part_bias))
-            self.whole_bias = nn.Parameter(torch.tensor(config.init_whole_bias))
+            self.part_bias = nn.Parameter(torch.tensor([config.init_part_bias]))
+            self.whole_bias = nn.Parameter(torch.tensor([config.init_whole_bias]))
 
     @property
     def part_scale(self) -> Tensor:

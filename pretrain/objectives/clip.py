@@ -33,7 +33,7 @@ class ClipObjective(Objective):
     def __init__(self, config: ClipConfig) -> None:
         super().__init__()
         self.max_log_scale = math.log(config.max_scale)
-        self.log_scale = nn.Parameter(torch.tensor(math.log(config.init_scale)))
+        self.log_scale = nn.Parameter(torch.tensor([math.log(config.init_scale)]))
 
     @property
     def scale(self) -> Tensor:

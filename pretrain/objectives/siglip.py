@@ -29,7 +29,7 @@ class SiglipObjective(ClipObjective):
 
     def __init__(self, config: SiglipConfig) -> None:
         super().__init__(config)
-        self.bias = nn.Parameter(torch.tensor(config.init_bias))
+        self.bias = nn.Parameter(torch.tensor([config.init_bias]))
 
     def forward(
         self,

@@ -50,5 +50,5 @@ def _distances_with_mean(tokens: Tensor, masked: Tensor | None) -> Tensor:
         points = points.masked_fill(masked.unsqueeze(2), 0.0)
     points = torch.nn.functional.pad(points, (0, 0, 1, 0))
     squares = points.square().sum(dim=2)
-    distances = squares.unsqueeze(2) + squares.unsqueeze(1) - 2 * points @ points.transpose(1, 2)
-    return distances.clamp_(min=0)
+    pairs = squares.unsqueeze(2) + squares.unsqueeze(1)
+    return pairs.baddbmm_(points, points.transpose(1, 2), alpha=-2).clamp_(min=0)

@@ -7,8 +7,6 @@ from torch.nn import functional as F
 from pretrain.ops.attention import Attention
 from pretrain.ops.farthest_point_sampling import farthest_point_sampling
 
-#: Heads of the attention that compares tokens, whatever the heads of the encoder.
-NUM_HEADS = 12
 #: Sharpness of the assignment: logits are this times a cosine.
 ASSIGNMENT_SCALE = 5.0
 
@@ -20,18 +18,19 @@ class GraphPooling(nn.Module):
     uses it. See `forward` for the steps.
 
     Args:
-        width: channels d, a multiple of 12.
+        width: channels d, a multiple of `num_heads`.
         num_clusters: tokens that remain, k.
-        dropout: on the hidden features of the tokens.
+        num_heads: heads of the attention that compares tokens; 12 as published, at every size.
+        dropout: on the hidden features of the tokens; 0.1 as published.
     """
 
-    def __init__(self, width: int, num_clusters: int, dropout: float = 0.1) -> None:
+    def __init__(
+        self, width: int, num_clusters: int, num_heads: int = 12, dropout: float = 0.1
+    ) -> None:
         super().__init__()
-        if width % NUM_HEADS:
-            raise ValueError(f"graph pooling needs a width that is a multiple of 12, not {width}")
         self.num_clusters = num_clusters
         self.norm = nn.LayerNorm(width, eps=1e-6)
-        self.attention = Attention(width, NUM_HEADS)
+        self.attention = Attention(width, num_heads)
         self.bias = nn.Parameter(torch.zeros(width))
         self.fc1 = nn.Sequential(
             nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout)

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 def segment_mean(features: Tensor, labels: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
     """Mean of the features that carry the same label, per image.
 
-    A product with the one-hot labels: deterministic on every device, forward and backward.
+    Deterministic on every device: on a GPU, where adding rows by index is not, it is a product
+    with the one-hot labels.
 
     Args:
         features: (B, N, C).
@@ -18,10 +19,16 @@ def segment_mean(features: Tensor, labels: Tensor, num_segments: int) -> tuple[T
     Returns:
         (B, S, C) means, zero for empty segments; (B, S) bool, True for empty segments.
     """
-    members = F.one_hot(labels, num_segments).transpose(1, 2).to(features.dtype)  # (B, S, N)
-    counts = members.sum(dim=2)
-    means = (members @ features) / counts.clamp(min=1).unsqueeze(2)
-    return means, counts == 0
+    batch, _, channels = features.shape
+    index = _flat_index(labels, num_segments)
+    counts = torch.bincount(index, minlength=batch * num_segments).view(batch, num_segments)
+    if features.is_cuda:
+        members = F.one_hot(labels, num_segments).transpose(1, 2).to(features.dtype)  # (B, S, N)
+        sums = members @ features
+    else:
+        sums = features.new_zeros(batch * num_segments, channels)
+        sums = sums.index_add(0, index, features.flatten(0, 1)).view(batch, num_segments, channels)
+    return sums / counts.clamp(min=1).unsqueeze(2), counts == 0
 
 
 @torch.no_grad()
@@ -31,8 +38,7 @@ def segment_centroids(labels: Tensor, num_segments: int) -> Tensor:
     Sums are of integers, hence exact in any order.
     """
     batch, height, width = labels.shape
-    first = torch.arange(batch, device=labels.device).view(batch, 1, 1) * num_segments
-    index = (labels + first).flatten()
+    index = _flat_index(labels, num_segments)
     rows = torch.arange(height, device=labels.device).view(1, height, 1).expand_as(labels)
     columns = torch.arange(width, device=labels.device).view(1, 1, width).expand_as(labels)
     sums = [
@@ -54,7 +60,15 @@ def nearest_live(centroids: Tensor, dead: Tensor) -> Tensor:
     Returns:
         (B, S) int64; the lowest index on ties.
     """
-    difference = centroids.unsqueeze(2) - centroids.unsqueeze(1)
-    distances = difference.square().sum(dim=3).masked_fill(dead.unsqueeze(1), torch.inf)
+    rows, columns = centroids.unbind(dim=2)
+    distances = (rows.unsqueeze(2) - rows.unsqueeze(1)).square_()
+    distances += (columns.unsqueeze(2) - columns.unsqueeze(1)).square_()
+    nearest = distances.masked_fill_(dead.unsqueeze(1), torch.inf).min(dim=2).indices
     itself = torch.arange(dead.shape[1], device=dead.device).expand_as(dead)
-    return torch.where(dead, distances.argmin(dim=2), itself)
+    return torch.where(dead, nearest, itself)
+
+
+def _flat_index(labels: Tensor, num_segments: int) -> Tensor:
+    """(B, ...) labels -> flat labels that differ between images."""
+    first = torch.arange(len(labels), device=labels.device) * num_segments
+    return (labels.flatten(1) + first.unsqueeze(1)).flatten()

@@ -20,12 +20,14 @@ NORM_EPS = 1e-6
 class HierarchicalConfig:
     """CAFT's image encoder; the defaults are the published base size."""
 
-    width: int = 768  # channels, a multiple of 24
-    num_heads: int = 12  # heads of the blocks (graph pooling always has 12)
+    width: int = 768  # channels, a multiple of 4 and of the heads
+    num_heads: int = 12  # heads of the blocks
     # blocks of each stage; a graph pooling stands between each two
     depths: list[int] = field(default_factory=lambda: [3, 3, 3, 2])
     # tokens after each pooling; the first number is that of the fine tokens
     num_clusters: list[int] = field(default_factory=lambda: [64, 32, 16])
+    pooling_heads: int = 12  # heads of the attention in graph pooling
+    pooling_dropout: float = 0.1  # on the hidden features in graph pooling
     mlp_ratio: float = 4.0  # hidden width of the blocks' MLPs, in widths
     stem: StemConfig = field(default_factory=StemConfig)
     superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
@@ -89,7 +91,10 @@ class HierarchicalEncoder(nn.Module):
             )
             for depth in config.depths
         )
-        self.poolings = nn.ModuleList(GraphPooling(config.width, k) for k in config.num_clusters)
+        self.poolings = nn.ModuleList(
+            GraphPooling(config.width, k, config.pooling_heads, config.pooling_dropout)
+            for k in config.num_clusters
+        )
         self.norm_fine = nn.LayerNorm(config.width, eps=NORM_EPS)
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         init_image_weights(self)

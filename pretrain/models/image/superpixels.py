@@ -23,6 +23,7 @@ class SlicConfig:
     """Soft clustering in colour and position."""
 
     num_iterations: int = 3  # updates of the cell centres
+    stride: int = 1  # pixels are averaged over squares of this side while the centres move
     # weight of position against colour: distance of one cell side counts as this much colour (in
     # standard deviations of the normalised image)
     compactness: float = 0.5
@@ -63,13 +64,14 @@ def hard_labels(assignment: Tensor, cell_size: int) -> Tensor:
     """The likeliest superpixel of each pixel.
 
     Args:
-        assignment: (B, 9, H, W) shares; a neighbour outside the image is the cell at its edge.
+        assignment: (B, 9, H, W) shares or logits; a neighbour beyond the image is the cell at
+            its edge.
         cell_size: side of a cell in pixels.
 
     Returns:
         (B, H, W) int64, numbered row-major on the grid of cells.
     """
-    winner = assignment.argmax(dim=1)
+    winner = assignment.max(dim=1).indices
     return _neighbour_table(winner.shape[1], winner.shape[2], cell_size, winner.device)[
         winner,
         torch.arange(winner.shape[1], device=winner.device).view(-1, 1),
@@ -112,49 +114,57 @@ class SlicSuperpixels(Superpixels):
         super().__init__(cell_size)
         self.config = config
 
-    @torch.no_grad()
     def assignment(self, images: Tensor) -> Tensor:
-        cell = self.cell_size
+        return self._closeness(images).softmax(dim=1)
+
+    @torch.no_grad()
+    def forward(self, images: Tensor) -> Tensor:
+        return hard_labels(self._closeness(images), self.cell_size)
+
+    @torch.no_grad()
+    def _closeness(self, images: Tensor) -> Tensor:
+        """(B, 9, H, W): logits of the assignment."""
+        cell, stride = self.cell_size, self.config.stride
         batch, _, height, width = images.shape
-        rows, columns = height // cell, width // cell
         with torch.autocast(images.device.type, enabled=False):
-            points = self._points(images.float())  # (B, rows, columns, P, 5), P pixels a cell
-            outside = self._outside(rows, columns, images.device)
+            images = images.float()
+            small = F.avg_pool2d(images, stride) if stride > 1 else images
+            points = self._points(small, cell // stride)
             centres = points.mean(dim=3)
             for _ in range(self.config.num_iterations):
-                shares = self._shares(points, centres, outside)
-                centres = self._updated(points, shares)
-            shares = self._shares(points, centres, outside)
+                centres = self._updated(points, self._logits(points, centres).softmax(dim=3))
+            logits = self._logits(self._points(images, cell), centres)
         # (B, rows, columns, 9, cell, cell) -> (B, 9, rows, cell, columns, cell)
-        shares = shares.unflatten(4, (cell, cell)).permute(0, 3, 1, 4, 2, 5)
-        return shares.reshape(batch, 9, height, width)
+        logits = logits.unflatten(4, (cell, cell)).permute(0, 3, 1, 4, 2, 5)
+        return logits.reshape(batch, 9, height, width)
 
-    def _points(self, images: Tensor) -> Tensor:
-        """Colour and scaled position of each pixel, grouped by cell: (B, rows, columns, P, 5)."""
-        cell = self.cell_size
+    def _points(self, images: Tensor, cell: int) -> Tensor:
+        """Colour and scaled position of each pixel, grouped by cells of side `cell`.
+
+        Returns:
+            (B, rows, columns, cell * cell, 5).
+        """
         batch, _, height, width = images.shape
-        scale = self.config.compactness / cell
-        row = torch.arange(height, device=images.device, dtype=images.dtype).mul(scale).view(-1, 1)
-        column = torch.arange(width, device=images.device, dtype=images.dtype).mul(scale)
-        positions = torch.stack([row.expand(height, width), column.expand(height, width)])
+        row, column = (
+            # Centres of pixels, in cells.
+            (torch.arange(side, device=images.device) + 0.5) * (self.config.compactness / cell)
+            for side in (height, width)
+        )
+        positions = torch.stack(torch.meshgrid(row, column, indexing="ij"))
         points = torch.cat([images, positions.expand(batch, -1, -1, -1)], dim=1)
         points = points.unflatten(3, (-1, cell)).unflatten(2, (-1, cell))
         return points.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).contiguous()
 
-    @staticmethod
-    def _outside(rows: int, columns: int, device: torch.device) -> Tensor:
-        """(rows, columns, 9, 1) bool: neighbours that lie beyond the image."""
-        inside = F.pad(torch.ones(1, rows, columns, 1, 1, device=device), (0, 0, 0, 0, 1, 1, 1, 1))
-        return _gather_neighbours(inside)[0, ..., 0, :] == 0
+    def _logits(self, points: Tensor, centres: Tensor) -> Tensor:
+        """(B, rows, columns, 9, P): minus the scaled squared distance to each of nine centres.
 
-    def _shares(self, points: Tensor, centres: Tensor, outside: Tensor) -> Tensor:
-        """(B, rows, columns, 9, P): softmax over nine centres of minus the scaled distance."""
-        padded = F.pad(centres.unsqueeze(3), (0, 0, 0, 0, 1, 1, 1, 1))
-        around = _gather_neighbours(padded).squeeze(4)  # (B, rows, columns, 9, 5)
-        # |x - c|^2 without |x|^2, which all nine share.
-        closeness = 2 * around @ points.transpose(3, 4) - around.square().sum(4, keepdim=True)
-        closeness.mul_(self.config.sharpness).masked_fill_(outside, -torch.inf)
-        return closeness.softmax(dim=3)
+        Without the square of the point itself, which all nine share. Neighbours beyond the image
+        are infinitely far.
+        """
+        around = _neighbours(centres)
+        inside = _neighbours(torch.ones_like(centres[:1, ..., :1]))
+        logits = 2 * around @ points.transpose(3, 4) - around.square().sum(4, keepdim=True)
+        return logits.mul_(self.config.sharpness).masked_fill_(inside == 0, -torch.inf)
 
     @staticmethod
     def _updated(points: Tensor, shares: Tensor) -> Tensor:
@@ -171,16 +181,15 @@ class SlicSuperpixels(Superpixels):
         return total[..., :-1] / total[..., -1:].clamp(min=1e-6)
 
 
-def _gather_neighbours(padded: Tensor) -> Tensor:
-    """(B, rows+2, columns+2, 1, C) padded by one -> (B, rows, columns, 9, 1, C)."""
-    rows, columns = padded.shape[1] - 2, padded.shape[2] - 2
-    return torch.stack(
-        [
-            padded[:, 1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
-            for down, right in NEIGHBOURS
-        ],
-        dim=3,
-    )
+def _neighbours(cells: Tensor) -> Tensor:
+    """(B, rows, columns, C) -> (B, rows, columns, 9, C), zeros beyond the edges."""
+    rows, columns = cells.shape[1:3]
+    padded = F.pad(cells, (0, 0, 1, 1, 1, 1))
+    shifted = [
+        padded[:, 1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+        for down, right in NEIGHBOURS
+    ]
+    return torch.stack(shifted, dim=3)
 
 
 def build_superpixels(config: SuperpixelConfig) -> Superpixels:
