@@ -1,0 +1,185 @@
+"""The command: evaluates a model on a set, writes `evaluation.json` and the report."""
+
+import json
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.evaluate.examples import ExampleSet, choose_examples, named_sentences
+from pretrain.evaluate.localisation import LocalisationResult, summarise
+from pretrain.evaluate.measure import Measurement, measure, pair_with_others
+from pretrain.evaluate.provenance import describe_code, describe_data, describe_weights
+from pretrain.evaluate.report import Evaluated, write_report
+from pretrain.evaluate.retrieval import RetrievalResult, chance, retrieval
+from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
+from recaption.common.config import UserError, format_help, load_config
+from recaption.common.files import atomic_write
+
+RESULT = "evaluation.json"
+
+#: What the figures mean; it goes into the file with them.
+PROTOCOL = {
+    "retrieval": "one caption an image; recall@k is the share of queries whose match is among the "
+    "first k; every candidate that is not scored strictly below the match counts as ahead of it",
+    "localisation": "sentences that name exactly one thing of their image (whole words, longest "
+    "name first; the colour decides among things of one name; things alike count as one, with the "
+    "union of their boxes)",
+    "pointing": "share of maps whose peak lies in a box; the peak is the pixel of the hottest "
+    "segment next to its centre of mass; chance is the boxes' share of the image",
+    "pointing_other_sentence": "the same with the map of a sentence that names another thing",
+    "iou": "boxes against the pixels of the map above its mean plus one standard deviation; chance "
+    "is the mean over all places to which that region can be moved, wrapping round",
+}
+
+
+@dataclass
+class EvaluateConfig:
+    checkpoint: str = "???"  # a run (its newest complete checkpoint), a checkpoint or a release
+    data: str = "???"  # folder of MDS shards
+    output: str = ""  # folder for evaluation.json and report/; empty: the run's folder
+    num_samples: int = 500  # the first so many samples of the set that have a caption
+    source: str = ""  # which captions; empty: the longest of each sample
+    batch_size: int = 50  # images encoded at once
+    alpha: float | None = None  # CAFT: share of the local score; null: as the model was configured
+    report: bool = True  # write report/report.html too
+    num_pictures: int = 8  # images in each section of the report
+
+
+def main(argv: list[str]) -> None:
+    if {"-h", "--help"} & set(argv):
+        print("usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]\n")
+        print(format_help(EvaluateConfig))
+        return
+    as_json = "--json" in argv
+    config = load_config(EvaluateConfig, [argument for argument in argv if argument != "--json"])
+    started = time.monotonic()
+    inference = load_for_inference(config.checkpoint)
+    output = output_folder(config, inference)
+    inference.model.to(best_device())
+    inference.objective.to(best_device())
+
+    chosen = choose_examples(Path(config.data), inference.config, config.source, config.num_samples)
+    queries = pair_with_others(named_sentences(chosen.examples, inference.config.data.image))
+    measurement = measure(
+        inference, Path(config.data), chosen.examples, queries, config.batch_size, config.alpha
+    )
+    result = collect(config, inference, chosen, measurement)
+    result["seconds"] = round(time.monotonic() - started, 1)
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output / RESULT) as path:
+        path.write_text(json.dumps(result, indent=2) + "\n")
+    report = None
+    if config.report:
+        evaluated = Evaluated(
+            inference, Path(config.data), chosen.examples, queries, measurement, result
+        )
+        metrics = inference.source.parent.parent / "metrics.jsonl"
+        report = write_report(evaluated, metrics, output, config.num_pictures)
+    print(format_table(result))
+    print(f"\nwritten: {output / RESULT}" + (f", {report}" if report else ""))
+    if as_json:
+        written = {"evaluation": str(output / RESULT), "report": str(report) if report else None}
+        print(json.dumps(result["summary"] | written))
+
+
+def output_folder(config: EvaluateConfig, inference: InferenceModel) -> Path:
+    """Where the results go: next to the run's checkpoints unless the user says otherwise.
+
+    Raises:
+        UserError: for a release without `output`; its files are closed by checksums.
+    """
+    if config.output:
+        return Path(config.output)
+    if (inference.source / RELEASE_CONFIG).is_file():
+        raise UserError("a release is not written to: give output=FOLDER for the results")
+    return inference.source.parent.parent
+
+
+def best_device() -> torch.device:
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def collect(
+    config: EvaluateConfig,
+    inference: InferenceModel,
+    chosen: ExampleSet,
+    measurement: Measurement,
+) -> dict[str, Any]:
+    """All figures, what they mean, and what they were made from, as plain values."""
+    examples = chosen.examples
+    columns = {name: retrieval(scores) for name, scores in measurement.scores.items()}
+    by_chance = chance(len(examples))
+    map_scores = [score for scores in measurement.map_scores for score in scores]
+    localised = summarise(map_scores, sum(bool(scores) for scores in measurement.map_scores))
+    is_cut = [any(map(inference.tokenizer.is_cut, example.texts)) for example in examples]
+    return {
+        "summary": summary(next(iter(columns.values())), by_chance, localised, len(examples)),
+        "retrieval": {
+            "num_images": len(examples),
+            "num_texts": len(examples),
+            "num_repeated_texts": len(examples) - len({example.texts for example in examples}),
+            "chance": asdict(by_chance),
+            "columns": {name: asdict(result) for name, result in columns.items()},
+        },
+        "captions": {
+            "source": config.source or "longest",
+            "context_length": inference.tokenizer.context_length,
+            "share_cut": sum(is_cut) / len(is_cut),
+            "num_samples_without": chosen.num_without_caption,
+        },
+        "localisation": asdict(localised) if localised else None,
+        "protocol": PROTOCOL,
+        "checkpoint": describe_weights(inference.source),
+        "data": describe_data(Path(config.data)),
+        "code": describe_code(),
+        "arguments": asdict(config),
+    }
+
+
+def summary(
+    result: RetrievalResult,
+    by_chance: RetrievalResult,
+    localised: LocalisationResult | None,
+    num_images: int,
+) -> dict[str, Any]:
+    """The figures most asked for; those of localisation are None for a set without boxes."""
+    return {
+        "num_images": num_images,
+        "t2i_r1": result.text_to_image.r1,
+        "i2t_r1": result.image_to_text.r1,
+        "chance_r1": by_chance.text_to_image.r1,
+        "pointing": localised.pointing if localised else None,
+        "pointing_chance": localised.pointing_chance if localised else None,
+    }
+
+
+def format_table(result: dict[str, Any]) -> str:
+    """The figures as a few lines for a terminal."""
+    retrieved = result["retrieval"]
+    lines = [
+        f"retrieval among {retrieved['num_images']} images, {result['captions']['share_cut']:.1%} "
+        f"of the captions cut at {result['captions']['context_length']} tokens",
+        f"{'':10}  {'text to image':^30}    {'image to text':^30}",
+        f"{'score':10}" + f"{'R@1':>8}{'R@5':>8}{'R@10':>8}{'median':>8}  " * 2,
+    ]
+    for name, both in {**retrieved["columns"], "chance": retrieved["chance"]}.items():
+        cells = [
+            f"{way['r1']:8.1%}{way['r5']:8.1%}{way['r10']:8.1%}{way['median_rank']:8.1f}  "
+            for way in (both["text_to_image"], both["image_to_text"])
+        ]
+        lines.append(f"{name:10}" + "".join(cells))
+    found = result["localisation"]
+    if found is None:
+        lines.append("localisation: the set has no boxes that its sentences name")
+    else:
+        lines.append(
+            f"localisation of {found['num_sentences']} sentences on {found['num_images']} images: "
+            f"pointing {found['pointing']:.1%} (chance {found['pointing_chance']:.1%}, image "
+            f"centre {found['pointing_centre']:.1%}, another sentence's map "
+            f"{found['pointing_other_sentence']:.1%}), IoU {found['iou']:.3f} (chance "
+            f"{found['iou_chance']:.3f}, whole image {found['iou_whole_image']:.3f})"
+        )
+    return "\n".join(lines)

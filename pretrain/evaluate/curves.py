@@ -1,0 +1,80 @@
+"""Curves of a run from its `metrics.jsonl`, as SVG."""
+
+import base64
+import io
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib
+from matplotlib.figure import Figure
+
+from pretrain.metrics import read_metrics
+
+Curve = tuple[list[float], list[float]]  # steps, values
+
+#: Panels of the report by the names of their metrics; what is in none of them is a loss term.
+_PANELS = {
+    "Learning rate": r"^learning_rate$",
+    "Logit scales and biases": r"scale|bias|temperature",
+    "Gradient norm": r"^grad_norm$",
+    "Images a second": r"^samples_per_second$",
+    "Share of time waiting for data": r"^data_wait_share$",
+}
+_EXACT = {"Learning rate", "Logit scales and biases"}  # follow a law or move slowly: no noise
+_NOT_SHOWN = {"step", "seconds", "num_samples_seen"}
+_COLOURS = ("#1f6f43", "#c0622d", "#2f5d9b", "#8a4f9e", "#9a8a1f", "#3c8d93", "#b23a5b")
+
+
+def draw_curves(metrics: Path) -> list[tuple[str, str]]:
+    """(title, data URI of an SVG) of each panel; none if there are no metrics."""
+    rows = read_metrics(metrics)
+    names = [name for name in (rows[-1] if rows else {}) if name not in _NOT_SHOWN]
+    shown: dict[str, list[str]] = {title: [] for title in ("Loss", *_PANELS)}
+    for name in names:
+        titles = (title for title, pattern in _PANELS.items() if re.search(pattern, name))
+        shown[next(titles, "Loss")].append(name)
+    return [
+        (title, _draw({name: _curve(rows, name) for name in chosen}, title not in _EXACT))
+        for title, chosen in shown.items()
+        if chosen
+    ]
+
+
+def _curve(rows: list[dict], name: str) -> Curve:
+    points = [(row["step"], row[name]) for row in rows if row.get(name) is not None]
+    return [step for step, _ in points], [value for _, value in points]
+
+
+def _draw(curves: Mapping[str, Curve], is_noisy: bool) -> str:
+    # Words stay paths, so that the figure looks the same wherever it is opened.
+    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "canopy", "font.size": 9}):
+        figure = Figure(figsize=(4.4, 2.7), layout="constrained")
+        axes = figure.add_subplot()
+        for index, (name, (steps, values)) in enumerate(curves.items()):
+            colour = _COLOURS[index % len(_COLOURS)]
+            smooth = is_noisy and len(values) > 60
+            axes.plot(steps, values, color=colour, alpha=0.25 if smooth else 1, linewidth=1.4)
+            if smooth:
+                axes.plot(steps, _smooth(values), color=colour, linewidth=1.6)
+            axes.plot([], [], color=colour, linewidth=2, label=name.replace("_", " "))
+        axes.set_xlabel("step")
+        axes.grid(color="#e4e2da", linewidth=0.6)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color("#8b897f")
+        axes.tick_params(colors="#55534b")
+        if len(curves) > 1:
+            axes.legend(frameon=False, fontsize=8)
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+    return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _smooth(values: list[float]) -> list[float]:
+    """Exponential mean over about a fiftieth of the run, corrected for its start."""
+    keep = 1 - 50 / max(len(values), 100)
+    smoothed, total, weight = [], 0.0, 0.0
+    for value in values:
+        total, weight = keep * total + (1 - keep) * value, keep * weight + (1 - keep)
+        smoothed.append(total / weight)
+    return smoothed

@@ -1,0 +1,62 @@
+"""From the relevance of tokens to heat maps over pixels."""
+
+import torch
+from torch import Tensor
+
+from pretrain.data.transforms import ImageConfig
+from pretrain.models.features import SegmentHierarchy
+
+Box = tuple[float, float, float, float]
+
+
+def pixel_maps(relevance: Tensor, hierarchy: SegmentHierarchy) -> Tensor:
+    """Paints the relevance of tokens over the pixels they stand for.
+
+    Args:
+        relevance: (B, Q, M), one value a token of that level of `hierarchy` which has M segments.
+
+    Returns:
+        (B, Q, H, W). Without smoothing: a map is flat within a superpixel or patch.
+    """
+    num_tokens = relevance.shape[-1]
+    widths = [assignment.shape[1] for assignment in hierarchy.assignments]
+    widths += [assignment.shape[2] for assignment in hierarchy.assignments[-1:]]
+    # Without poolings the tokens are the superpixels or patches themselves.
+    return hierarchy.to_pixels(relevance, widths.index(num_tokens) if widths else 0)
+
+
+def peak(heat: Tensor) -> tuple[int, int]:
+    """Row and column of the peak of a map (H, W).
+
+    Maps are flat within a segment, so the peak is the pixel of the hottest segment that is nearest
+    to that segment's centre of mass; it always lies inside the segment.
+    """
+    hottest = (heat == heat.max()).nonzero()
+    centre = hottest.double().mean(dim=0)
+    nearest = (hottest - centre).square().sum(dim=1).argmin()
+    row, column = hottest[nearest].tolist()
+    return row, column
+
+
+def normalised(heat: Tensor) -> Tensor:
+    """Each map of (..., H, W) stretched to [0, 1]; a flat map becomes all zeros."""
+    low = heat.amin(dim=(-2, -1), keepdim=True)
+    high = heat.amax(dim=(-2, -1), keepdim=True)
+    return (heat - low) / (high - low).clamp_min(torch.finfo(heat.dtype).tiny)
+
+
+def seen_box(width: int, height: int, config: ImageConfig) -> Box:
+    """The part of a picture that the model sees, as fractions (left, top, right, bottom)."""
+    if config.resize == "squash":
+        return (0.0, 0.0, 1.0, 1.0)
+    side = min(width, height)
+    left, top = (1 - side / width) / 2, (1 - side / height) / 2
+    return (left, top, 1 - left, 1 - top)
+
+
+def clip_box(box: Box, seen: Box) -> Box | None:
+    """A box of the picture as fractions of its part `seen`; None if nothing of it is there."""
+    left, right = ((x - seen[0]) / (seen[2] - seen[0]) for x in (box[0], box[2]))
+    top, bottom = ((y - seen[1]) / (seen[3] - seen[1]) for y in (box[1], box[3]))
+    left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, 1.0), min(bottom, 1.0)
+    return (left, top, right, bottom) if left < right and top < bottom else None

@@ -1,0 +1,62 @@
+"""What figures were made from: which weights, which data, which code."""
+
+import json
+import re
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pretrain.checkpoint import WEIGHTS
+from recaption.common.files import sha256_file
+
+DISTRIBUTION = "canopy-vlp"
+
+
+def describe_weights(source: Path) -> dict[str, Any]:
+    """The weights of a checkpoint or release folder."""
+    step = re.fullmatch(r"step-(\d+)", source.name)
+    return {
+        "folder": source.name,
+        "step": int(step[1]) if step else None,
+        "sha256": sha256_file(source / WEIGHTS),
+    }
+
+
+def describe_data(folder: Path) -> dict[str, Any]:
+    """A folder of MDS shards: the checksum of its index, and of every shard the index names."""
+    index = json.loads((folder / "index.json").read_text())
+    shards = [shard["raw_data"]["basename"] for shard in index["shards"]]
+    return {
+        "folder": folder.name,
+        "num_samples": sum(shard["samples"] for shard in index["shards"]),
+        "sha256": {name: sha256_file(folder / name) for name in ("index.json", *shards)},
+    }
+
+
+def describe_code() -> dict[str, Any]:
+    """Version of the package, and the commit where it runs from a checkout."""
+    return {
+        "version": version(DISTRIBUTION),
+        "commit": _commit(Path(__file__).parent),
+        "torch": torch.__version__,
+    }
+
+
+def _commit(folder: Path) -> str | None:
+    """The commit of the checkout that holds `folder`, `+` behind it if files were changed."""
+    try:
+        commit = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+" if changed else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(
+        ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True
+    )
+    return done.stdout.strip()

@@ -1,0 +1,100 @@
+"""Recall at k and median rank of a score matrix, both ways, next to chance."""
+
+from dataclasses import dataclass
+from math import comb
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Recall:
+    """One direction of retrieval. Recalls are shares of the queries, ranks start at 1."""
+
+    r1: float
+    r5: float
+    r10: float
+    median_rank: float
+
+
+@dataclass(frozen=True)
+class RetrievalResult:
+    """Both directions of one score matrix."""
+
+    text_to_image: Recall
+    image_to_text: Recall
+
+
+def text_to_image_ranks(scores: Tensor, image_of_text: Tensor) -> Tensor:
+    """Rank of each text's image among all images, (num_texts,) int64, best 1.
+
+    `scores` is (num_images, num_texts), `image_of_text` (num_texts,) int64. Ties are pessimistic:
+    every image that is not strictly below the right one counts as ahead of it, so a model that
+    gives every pair the same score (or NaN) finds nothing.
+    """
+    num_images = scores.shape[0]
+    right = scores.gather(0, image_of_text[None, :])
+    below = (scores < right).sum(dim=0)
+    return num_images - below
+
+
+def image_to_text_ranks(scores: Tensor, image_of_text: Tensor) -> Tensor:
+    """Rank of each image's best text among all texts, (num_images,) int64, best 1.
+
+    With several texts an image the best of them is the hit, and its siblings are not in its way.
+    An image without a text has no rank; ties are pessimistic as in `text_to_image_ranks`.
+    """
+    num_images = scores.shape[0]
+    own = image_of_text[None, :] == torch.arange(num_images)[:, None]
+    best = scores.masked_fill(~own, float("-inf")).amax(dim=1, keepdim=True)
+    not_below = (~(scores < best) & ~own).sum(dim=1) + 1
+    return not_below[own.any(dim=1)]
+
+
+def retrieval(scores: Tensor, image_of_text: Tensor | None = None) -> RetrievalResult:
+    """Recall at 1, 5, 10 and median rank of `scores` (num_images, num_texts), both ways.
+
+    Without `image_of_text` text i belongs to image i.
+    """
+    if image_of_text is None:
+        assert scores.shape[0] == scores.shape[1], "one text an image, or image_of_text"
+        image_of_text = torch.arange(scores.shape[0])
+    return RetrievalResult(
+        text_to_image=_recall(text_to_image_ranks(scores, image_of_text)),
+        image_to_text=_recall(image_to_text_ranks(scores, image_of_text)),
+    )
+
+
+def chance(num_images: int, image_of_text: Tensor | None = None) -> RetrievalResult:
+    """What a random order of the candidates is expected to reach, both ways."""
+    if image_of_text is None:
+        image_of_text = torch.arange(num_images)
+    num_texts = len(image_of_text)
+    texts_of_image = torch.bincount(image_of_text, minlength=num_images).tolist()
+    texts_of_image = [count for count in texts_of_image if count > 0]
+
+    def image_recall(k: int) -> float:
+        return min(1.0, k / num_images)
+
+    def text_recall(k: int) -> float:
+        misses = [
+            comb(num_texts - count, k) / comb(num_texts, k) if k <= num_texts else 0.0
+            for count in texts_of_image
+        ]
+        return 1.0 - sum(misses) / len(misses)
+
+    # The best of m random ranks out of M texts, counted without its siblings as above.
+    best_ranks = [1 + (num_texts - count) / (count + 1) for count in texts_of_image]
+    return RetrievalResult(
+        text_to_image=Recall(
+            image_recall(1), image_recall(5), image_recall(10), (num_images + 1) / 2
+        ),
+        image_to_text=Recall(
+            text_recall(1), text_recall(5), text_recall(10), sum(best_ranks) / len(best_ranks)
+        ),
+    )
+
+
+def _recall(ranks: Tensor) -> Recall:
+    r1, r5, r10 = ((ranks <= k).double().mean().item() for k in (1, 5, 10))
+    return Recall(r1, r5, r10, median_rank=ranks.double().quantile(0.5).item())
