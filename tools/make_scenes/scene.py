@@ -14,8 +14,8 @@ from PIL import Image
 
 from tools.make_scenes.layout import Layout, Thing, draw_layout, is_clear, label_map, visible_shares
 from tools.make_scenes.render import render
-from tools.make_scenes.world import KINDS
 from tools.make_scenes.wording import Relation, describe, left_to_right, write_alt_text
+from tools.make_scenes.world import KINDS
 
 
 @dataclass(frozen=True)
