@@ -4,12 +4,14 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
+from PIL import Image
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pretrain.checkpoint import COMPLETE, CONFIG, WEIGHTS, newest_checkpoint
 from pretrain.config import PretrainConfig
 from pretrain.data.tokens import Tokenizer
+from pretrain.data.transforms import evaluation_transform, normalise
 from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import build_model
 from pretrain.objectives.base import Objective
@@ -28,6 +30,11 @@ class InferenceModel:
     config: PretrainConfig
     source: Path  # the folder that held the weights
 
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """(3, size, size) normalised, as `encode_image` takes it."""
+        transform = evaluation_transform(self.config.data.image, self.config.model.image.size)
+        return normalise(transform(image))
+
 
 def load_for_inference(path: Path | str) -> InferenceModel:
     """Loads a run (its newest complete checkpoint), a checkpoint or a release, on the CPU.
@@ -39,7 +46,7 @@ def load_for_inference(path: Path | str) -> InferenceModel:
     if (path / RELEASE_CONFIG).is_file():
         tree = json.loads((path / RELEASE_CONFIG).read_text())
         config = from_dict(PretrainConfig, tree, str(path / RELEASE_CONFIG))
-        tokenizer = Tokenizer.load(path / RELEASE_TOKENIZER, config.data.tokenizer.context_length)
+        tokenizer = Tokenizer.load(path / RELEASE_TOKENIZER, config.model.text.part.context_length)
         source = path
     else:
         source = newest_checkpoint(path) if (path / "checkpoints").is_dir() else path
@@ -49,7 +56,7 @@ def load_for_inference(path: Path | str) -> InferenceModel:
                 f"(a checkpoint that was written to the end holds a file {COMPLETE})"
             )
         config = load_config(PretrainConfig, [str(source.parent.parent / CONFIG)])
-        tokenizer = Tokenizer(config.data.tokenizer.context_length)
+        tokenizer = Tokenizer(config.model.text.part.context_length)
     if not (source / WEIGHTS).is_file():
         raise UserError(f"{source} holds no {WEIGHTS}")
     model = build_model(config.model)

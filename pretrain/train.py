@@ -59,8 +59,9 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     torch.manual_seed(config.seed)  # the same initial weights on every rank
 
     # ---- data, model, engine
-    tokenizer = Tokenizer(config.data.tokenizer.context_length)
-    stream = BatchStream(config.data, tokenizer, config.seed, ranks.world_size)
+    tokenizer = Tokenizer(config.model.text.part.context_length)
+    image_size = config.model.image.size
+    stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
     check_features(objective, model)

@@ -1,9 +1,8 @@
-"""What a run reads. Apart from the stream, so that a release opens without the streaming library."""
+"""What a run reads; apart from the stream, so that a release opens without its library."""
 
 from dataclasses import dataclass, field
 
 from pretrain.data.captions import CaptionsConfig
-from pretrain.data.tokens import TokenizerConfig
 from pretrain.data.transforms import ImageConfig
 
 
@@ -16,4 +15,3 @@ class DataConfig:
     num_canonical_nodes: int = 8  # fixes the order of samples whatever the number of nodes
     image: ImageConfig = field(default_factory=ImageConfig)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
-    tokenizer: TokenizerConfig = field(default_factory=TokenizerConfig)

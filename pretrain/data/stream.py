@@ -60,8 +60,10 @@ class BatchStream:
     only, so that a resumed stream goes on exactly as an uninterrupted one.
     """
 
-    def __init__(self, config: DataConfig, tokenizer: Tokenizer, seed: int, world_size: int):
-        self._dataset = _TrainingSamples(config, tokenizer, seed)
+    def __init__(
+        self, config: DataConfig, tokenizer: Tokenizer, image_size: int, seed: int, world_size: int
+    ) -> None:
+        self._dataset = _TrainingSamples(config, tokenizer, image_size, seed)
         num_samples, global_batch = self._dataset.num_samples, config.batch_size * world_size
         if num_samples < global_batch:
             raise UserError(
@@ -105,7 +107,9 @@ class BatchStream:
 
 
 class _TrainingSamples(StreamingDataset):
-    def __init__(self, config: DataConfig, tokenizer: Tokenizer, seed: int) -> None:
+    def __init__(
+        self, config: DataConfig, tokenizer: Tokenizer, image_size: int, seed: int
+    ) -> None:
         _check_shards(config.train)
         super().__init__(
             local=config.train,
@@ -118,7 +122,7 @@ class _TrainingSamples(StreamingDataset):
         self._config = config
         self._tokenizer = tokenizer
         self._seed = seed
-        self._transform = training_transform(config.image)
+        self._transform = training_transform(config.image, image_size)
 
     def __getitem__(self, at: Any) -> tuple[Tensor, list[list[int]], str]:
         sample = _decode(super().__getitem__(at))

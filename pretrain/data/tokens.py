@@ -13,11 +13,6 @@ from torch import Tensor
 
 
 @dataclass
-class TokenizerConfig:
-    context_length: int = 77  # longest caption in tokens, start and end included
-
-
-@dataclass
 class PackedTexts:
     """The captions of a batch, end to end."""
 
@@ -43,7 +38,12 @@ class PackedTexts:
 
 
 class Tokenizer:
-    """CLIP's byte-pair encoding of lower-cased text (Radford et al. 2021), 49,408 tokens."""
+    """CLIP's byte-pair encoding of lower-cased text (Radford et al. 2021), 49,408 tokens.
+
+    Args:
+        context_length: longest caption in tokens, start and end included.
+        bpe_path: the merges; open_clip's copy of OpenAI's by default.
+    """
 
     _BPE_NAME = "bpe_simple_vocab_16e6.txt.gz"
 

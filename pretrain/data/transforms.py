@@ -17,32 +17,31 @@ IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
 
 @dataclass
 class ImageConfig:
-    size: int = 224  # side of the square that the model sees, pixels
     # squash: the whole picture, whatever its aspect; shortest: its central square. No flip in
     # either: captions say left and right.
     resize: str = "squash"
     min_crop_area: float = 0.9  # training crops cover between this share of the picture and all
 
 
-def training_transform(config: ImageConfig) -> Callable[[Image.Image, Random], Tensor]:
+def training_transform(config: ImageConfig, size: int) -> Callable[[Image.Image, Random], Tensor]:
     """A function of a picture and a random state that gives a (3, size, size) uint8 crop."""
 
     def transform(image: Image.Image, rng: Random) -> Tensor:
-        return _resize(image, _random_crop(image.size, config.min_crop_area, rng), config.size)
+        return _resize(image, _random_crop(image.size, config.min_crop_area, rng), size)
 
     return transform
 
 
-def evaluation_transform(config: ImageConfig) -> Callable[[Image.Image], Tensor]:
+def evaluation_transform(config: ImageConfig, size: int) -> Callable[[Image.Image], Tensor]:
     """A function of a picture that gives (3, size, size) uint8."""
 
     def transform(image: Image.Image) -> Tensor:
         width, height = image.size
         if config.resize == "squash":
-            return _resize(image, (0.0, 0.0, float(width), float(height)), config.size)
+            return _resize(image, (0.0, 0.0, float(width), float(height)), size)
         side = min(width, height)
         left, top = (width - side) / 2, (height - side) / 2
-        return _resize(image, (left, top, left + side, top + side), config.size)
+        return _resize(image, (left, top, left + side, top + side), size)
 
     return transform
 

@@ -34,6 +34,8 @@ class Engine:
         from deepspeed.utils import logger
 
         logger.setLevel("WARNING")
+        # A shared-memory all-reduce that DeepSpeed would compile for minutes on a CPU's first run.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         if config.precision not in ("fp32", "bf16"):
             raise ConfigError(f"engine.precision={config.precision!r}: choose fp32 or bf16")
         self._config = config

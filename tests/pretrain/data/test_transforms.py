@@ -21,7 +21,7 @@ def halves(width: int, height: int) -> Image.Image:
 
 
 def test_squash_keeps_the_whole_picture() -> None:
-    tensor = evaluation_transform(ImageConfig(size=32))(halves(200, 100))
+    tensor = evaluation_transform(ImageConfig(), 32)(halves(200, 100))
     assert tensor.shape == (3, 32, 32)
     assert tensor.dtype == torch.uint8
     assert tensor[0, :, :15].float().mean() > 250
@@ -31,13 +31,13 @@ def test_squash_keeps_the_whole_picture() -> None:
 def test_shortest_takes_the_central_square() -> None:
     image = Image.new("RGB", (300, 100), (0, 255, 0))
     image.paste((255, 0, 0), (100, 0, 200, 100))
-    tensor = evaluation_transform(ImageConfig(size=32, resize="shortest"))(image)
+    tensor = evaluation_transform(ImageConfig(resize="shortest"), 32)(image)
     assert tensor[0, :, 1:-1].float().mean() > 250
 
 
 @pytest.mark.parametrize("min_area", [0.3, 0.9, 1.0])
 def test_training_crops_stay_inside_and_never_flip(min_area: float) -> None:
-    transform = training_transform(ImageConfig(size=32, min_crop_area=min_area))
+    transform = training_transform(ImageConfig(min_crop_area=min_area), 32)
     crops = [transform(halves(160, 120), Random(seed)) for seed in range(30)]
     assert all(crop[0, :, :3].float().mean() > 250 for crop in crops)
     assert all(crop[2, :, -3:].float().mean() > 250 for crop in crops)
@@ -45,7 +45,7 @@ def test_training_crops_stay_inside_and_never_flip(min_area: float) -> None:
 
 
 def test_the_same_random_state_gives_the_same_crop() -> None:
-    transform = training_transform(ImageConfig(size=32, min_crop_area=0.5))
+    transform = training_transform(ImageConfig(min_crop_area=0.5), 32)
     first, second = (transform(halves(160, 120), Random(7)) for _ in range(2))
     assert torch.equal(first, second)
 
