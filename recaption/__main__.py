@@ -1,0 +1,52 @@
+"""``python -m recaption run|pack``: web shards -> caption tables -> training shards."""
+
+import json
+import signal
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from recaption.common.config import UserError, load_config, run_command
+from recaption.config import RunConfig
+from recaption.pack import PackConfig, pack
+from recaption.runner import run
+
+USAGE = """usage: python -m recaption COMMAND [YAML ...] [key=value ...] [--json]
+       python -m recaption COMMAND --help
+
+  run   captions the images of web shards, into one table per tar
+  pack  joins web shards and caption tables into training shards
+
+--json prints the figures as one JSON object in the last line.
+"""
+COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
+    "run": (RunConfig, run),
+    "pack": (PackConfig, pack),
+}
+
+
+def main(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return 0 if argv else 2
+    name, *arguments = argv
+    if name not in COMMANDS:
+        raise UserError(f"no command {name!r}: use {' or '.join(COMMANDS)}")
+    schema, command = COMMANDS[name]
+    config: Any = load_config(schema, [argument for argument in arguments if argument != "--json"])
+    # A job that is told to stop ends as one that is interrupted by Ctrl-C, in the background too.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        summary = command(config)
+    except KeyboardInterrupt:
+        print(f"{name} stopped; the same command does what is left", file=sys.stderr)
+        return 130
+    print(summary)
+    if "--json" in arguments:
+        print(json.dumps(vars(summary)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

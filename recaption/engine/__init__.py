@@ -1,0 +1,51 @@
+"""Caption engines: ``existing`` takes what the shards hold, ``vllm`` asks a model."""
+
+from dataclasses import dataclass, field
+
+from recaption.common.config import ConfigError
+from recaption.engine.base import CaptionAnswer, CaptionEngine, CaptionOrigin, CaptionRequest
+from recaption.engine.existing import ExistingConfig, ExistingEngine, existing_origin
+from recaption.engine.vllm import VllmConfig, VllmEngine, vllm_origin
+from recaption.images import ImageConfig
+from recaption.prompts import PromptConfig
+
+__all__ = [
+    "CaptionAnswer",
+    "CaptionEngine",
+    "CaptionOrigin",
+    "CaptionRequest",
+    "EngineConfig",
+    "build_engine",
+    "caption_origin",
+]
+
+
+@dataclass
+class EngineConfig:
+    #: vllm or existing.
+    name: str = "vllm"
+    vllm: VllmConfig = field(default_factory=VllmConfig)
+    existing: ExistingConfig = field(default_factory=ExistingConfig)
+
+
+def caption_origin(
+    config: EngineConfig, prompt: PromptConfig, images: ImageConfig
+) -> CaptionOrigin:
+    """What the engine's captions will be, without starting it."""
+    if config.name == "existing":
+        return existing_origin(config.existing)
+    _check_name(config)
+    return vllm_origin(config.vllm, prompt, images.max_side)
+
+
+def build_engine(config: EngineConfig, prompt: PromptConfig) -> CaptionEngine:
+    """Raises: UserError: the engine is not known, not installed, or cannot load its model."""
+    if config.name == "existing":
+        return ExistingEngine(config.existing)
+    _check_name(config)
+    return VllmEngine(config.vllm, prompt)
+
+
+def _check_name(config: EngineConfig) -> None:
+    if config.name not in ("vllm", "existing"):
+        raise ConfigError(f"engine.name is {config.name!r}: use vllm or existing")

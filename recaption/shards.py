@@ -1,0 +1,218 @@
+"""WebDataset tars, read in place: ``KEY.jpg|jpeg|png|webp``, ``KEY.txt`` (alt text), ``KEY.json``.
+
+``webdataset``'s own reader streams a tar and stops in silence where it ends too early. Captioning
+must account for every key, so a shard is indexed from its headers first (nothing is extracted):
+that gives the number of images, finds keys given twice, and tells a finished tar from one that
+was cut off.
+"""
+
+import contextlib
+import glob
+import json
+import os
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from recaption.common.config import UserError
+
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+BLOCK = tarfile.BLOCKSIZE
+
+
+@dataclass(frozen=True)
+class Member:
+    """Where the content of one file lies inside a tar."""
+
+    name: str
+    offset: int
+    size: int
+
+
+@dataclass
+class Sample:
+    """The members that share one key. ``cut_off`` says that the image's end is missing."""
+
+    key: str
+    image: Member | None = None
+    text: Member | None = None
+    json: Member | None = None
+    cut_off: bool = False
+
+
+@dataclass(frozen=True)
+class BadMember:
+    """A member that was given up, and why."""
+
+    name: str
+    reason: str
+
+
+@dataclass
+class ShardIndex:
+    """What a tar holds, by its headers."""
+
+    #: One per key, in the order of the tar.
+    samples: list[Sample] = field(default_factory=list)
+    bad_members: list[BadMember] = field(default_factory=list)
+    #: Why the end of the tar could not be read; None for a whole tar.
+    damage: str | None = None
+    #: Bytes of the file behind the last readable header; how many never arrived is not known.
+    num_lost_bytes: int = 0
+
+
+@dataclass
+class SampleTexts:
+    """A sample's alt text and metadata, and what was wrong with them."""
+
+    alt_text: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    #: Codes such as ``text-not-utf8``, for counting.
+    problems: list[str] = field(default_factory=list)
+
+
+class Shard:
+    """An open tar: its index, and its members' bytes. Reading is safe from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.name = path.stem
+        self.index = index_shard(path)
+        self._descriptor = os.open(path, os.O_RDONLY)
+
+    def read(self, member: Member) -> bytes:
+        return os.pread(self._descriptor, member.size, member.offset)
+
+    def read_texts(self, sample: Sample) -> SampleTexts:
+        """Alt text and metadata; bytes that are not UTF-8 are replaced and counted."""
+        texts = SampleTexts()
+        if sample.text is None:
+            texts.problems.append("text-missing")
+        else:
+            texts.alt_text = self._read_text(sample.text, "text", texts.problems).strip()
+        if sample.json is not None:
+            content = self._read_text(sample.json, "json", texts.problems)
+            try:
+                metadata = json.loads(content)
+            except (ValueError, RecursionError):
+                metadata = None
+            if isinstance(metadata, dict):
+                texts.metadata = metadata
+            else:
+                texts.problems.append("json-malformed")
+        return texts
+
+    def _read_text(self, member: Member, kind: str, problems: list[str]) -> str:
+        data = self.read(member)
+        try:
+            return data.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            problems.append(f"{kind}-not-utf8")
+            return data.decode("utf-8", errors="replace")
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+@contextlib.contextmanager
+def open_shard(path: Path) -> Iterator[Shard]:
+    shard = Shard(path)
+    try:
+        yield shard
+    finally:
+        shard.close()
+
+
+def find_shards(pattern: str) -> list[Path]:
+    """The tars of a folder, a single tar, or a glob such as ``data/train-*.tar``; sorted.
+
+    Raises:
+        UserError: nothing there, a folder without tars, or two tars of one name (their caption
+            tables would have the same name).
+    """
+    path = Path(pattern)
+    if path.is_dir():
+        shards = sorted(path.glob("*.tar"))
+        if not shards:
+            raise UserError(f"no *.tar in the folder {path}")
+    else:
+        shards = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
+        if not shards:
+            raise UserError(f"no such folder, and no tar matches: {pattern}")
+    by_name: dict[str, Path] = {}
+    for shard in shards:
+        other = by_name.setdefault(shard.stem, shard)
+        if other is not shard:
+            raise UserError(f"{other} and {shard} have the same name: rename one of them")
+    return shards
+
+
+def index_shard(path: Path) -> ShardIndex:
+    """Reads the headers of a tar.
+
+    A key may appear once per extension; what comes later under the same name is listed in
+    ``bad_members``. A tar that ends too early, or has an unreadable header in the middle, gives
+    what came before it, with ``damage`` set.
+    """
+    index = ShardIndex()
+    samples: dict[str, Sample] = {}
+    num_bytes = path.stat().st_size
+    end = 0
+    try:
+        with tarfile.open(path, "r:") as tar:
+            for info in tar:
+                _add_member(info, num_bytes, samples, index)
+                end = min(tar.offset, num_bytes)
+        index.damage = _damage_at(path, tar.offset, num_bytes)
+    except tarfile.TarError as error:
+        index.damage = f"cannot be read as a tar after byte {end}: {error}"
+    if index.damage is not None:
+        index.num_lost_bytes = num_bytes - end
+    index.samples = list(samples.values())
+    return index
+
+
+def _damage_at(path: Path, end: int, num_bytes: int) -> str | None:
+    """``tarfile`` takes an early end or a broken header for the end; a whole tar ends in zeros."""
+    with path.open("rb") as file:
+        file.seek(end)
+        block = file.read(BLOCK)
+    if len(block) < BLOCK:
+        return f"ends too early, at byte {num_bytes}"
+    return f"unreadable header at byte {end}" if block.strip(b"\0") else None
+
+
+def _add_member(
+    info: tarfile.TarInfo, num_bytes: int, samples: dict[str, Sample], index: ShardIndex
+) -> None:
+    # A name that is not UTF-8 holds surrogates, which no table can store.
+    name = valid_text(info.name).removeprefix("./")
+    folder, _, base = name.rpartition("/")
+    stem, _, extension = base.partition(".")
+    if info.isdir() or not stem:
+        return
+    if not info.isreg() or info.issparse():
+        index.bad_members.append(BadMember(name, "not a regular file"))
+        return
+    extension = extension.lower()
+    # `KEY.masks.png` has the extension `masks.png`: it belongs to the key but is not its image.
+    kind = "image" if extension in IMAGE_EXTENSIONS else {"txt": "text"}.get(extension, extension)
+    if kind not in ("image", "text", "json"):
+        return
+    key = f"{folder}/{stem}" if folder else stem
+    sample = samples.setdefault(key, Sample(key))
+    if getattr(sample, kind) is not None:
+        index.bad_members.append(BadMember(name, "duplicate key"))
+        return
+    if info.offset_data + info.size > num_bytes:
+        index.bad_members.append(BadMember(name, "cut off with the tar"))
+        sample.cut_off = sample.cut_off or kind == "image"
+        return
+    setattr(sample, kind, Member(name, info.offset_data, info.size))
+
+
+def valid_text(text: str) -> str:
+    """``text`` with lone surrogates (from broken file names or JSON escapes) replaced."""
+    return text.encode("utf-8", errors="surrogatepass").decode("utf-8", errors="replace")

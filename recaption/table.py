@@ -1,0 +1,190 @@
+"""Caption tables: ``SHARD.parquet`` and ``SHARD.stats.json``, commit marker and report at once.
+
+The table is written first and the statistics last, each whole or not at all, so a shard is finished
+exactly if its statistics exist.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from recaption.common.config import UserError
+from recaption.common.files import atomic_write, sha256_file
+from recaption.engine.base import CaptionOrigin
+
+SCHEMA = pa.schema(
+    [
+        pa.field("key", pa.string(), nullable=False),
+        pa.field("sha256", pa.string()),  # of the image's bytes; null without an image
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("model", pa.string(), nullable=False),
+        pa.field("model_revision", pa.string(), nullable=False),
+        pa.field("sampling_hash", pa.string(), nullable=False),
+        pa.field("caption", pa.string()),  # null where the status is `failed`
+        pa.field("sentences", pa.list_(pa.string()), nullable=False),
+        pa.field("num_tokens", pa.int32()),
+        pa.field("finish_reason", pa.string()),
+        pa.field("status", pa.string(), nullable=False),
+        pa.field("reason", pa.string()),  # `code: detail`; null where the status is `ok`
+    ]
+)
+
+
+@dataclass
+class CaptionRow:
+    """What became of one key. ``status`` is ``ok``, ``rejected`` (by a filter) or ``failed``."""
+
+    key: str
+    sha256: str | None
+    status: str
+    reason: str | None = None
+    caption: str | None = None
+    sentences: list[str] = field(default_factory=list)
+    num_tokens: int | None = None
+    finish_reason: str | None = None
+
+
+@dataclass
+class SourceFile:
+    """A file by size, time and content, to tell later whether it is still the same."""
+
+    name: str
+    size: int
+    mtime_ns: int
+    sha256: str
+
+    @classmethod
+    def of(cls, path: Path) -> "SourceFile":
+        stat = path.stat()
+        return cls(path.name, stat.st_size, stat.st_mtime_ns, sha256_file(path))
+
+    def matches(self, path: Path) -> bool:
+        """A copy with another time still matches by content; only then is the file read."""
+        stat = path.stat()
+        if path.name != self.name or stat.st_size != self.size:
+            return False
+        return stat.st_mtime_ns == self.mtime_ns or sha256_file(path) == self.sha256
+
+
+@dataclass
+class ShardStats:
+    """The content of ``SHARD.stats.json``."""
+
+    shard: str
+    source: SourceFile
+    origin: CaptionOrigin
+    #: The filters' thresholds that gave the verdicts.
+    filters: dict[str, Any]
+    num_rows: int = 0
+    #: Rows of each status.
+    status: dict[str, int] = field(default_factory=dict)
+    #: Rows of each reason's code.
+    reasons: dict[str, int] = field(default_factory=dict)
+    #: Of each oddity that did not cost the row: `text-missing`, `text-not-utf8`, `animated`, ...
+    notes: dict[str, int] = field(default_factory=dict)
+    #: Members of the tar that were given up: name and reason.
+    bad_members: list[dict[str, str]] = field(default_factory=list)
+    #: Whether the tar's end could not be read, and why.
+    truncated: bool = False
+    damage: str | None = None
+    num_lost_bytes: int = 0
+    num_tokens: int = 0
+    seconds: float = 0.0
+    images_per_second: float = 0.0
+    table_bytes: int = 0
+    table_sha256: str = ""
+
+
+def table_path(folder: Path, shard: str) -> Path:
+    return folder / f"{shard}.parquet"
+
+
+def stats_path(folder: Path, shard: str) -> Path:
+    return folder / f"{shard}.stats.json"
+
+
+def write_table(folder: Path, rows: Iterable[CaptionRow], stats: ShardStats) -> None:
+    """Writes the table, then its statistics (completed by the table's size and hash)."""
+    discard_leftovers(folder, stats.shard)
+    fixed = {"shard": stats.shard, **asdict(stats.origin)}
+    table = pa.Table.from_pylist([{**asdict(row), **fixed} for row in rows], schema=SCHEMA)
+    with atomic_write(table_path(folder, stats.shard)) as path:
+        pq.write_table(table, path, compression="zstd")
+        stats.table_bytes = path.stat().st_size
+        stats.table_sha256 = sha256_file(path)
+    with atomic_write(stats_path(folder, stats.shard)) as path:
+        path.write_text(json.dumps(asdict(stats), indent=1, ensure_ascii=False) + "\n")
+
+
+def discard_leftovers(folder: Path, shard: str) -> None:
+    """Removes what a killed run left of this shard: unfinished files, a table without marker."""
+    for path in folder.glob(f".{_escape(shard)}.*.tmp"):
+        path.unlink(missing_ok=True)
+    stats_path(folder, shard).unlink(missing_ok=True)
+    table_path(folder, shard).unlink(missing_ok=True)
+
+
+def read_stats(folder: Path, shard: str) -> ShardStats | None:
+    """The statistics of a finished shard; None where there are none.
+
+    Raises:
+        UserError: the file is not what ``write_table`` writes.
+    """
+    path = stats_path(folder, shard)
+    if not path.is_file():
+        return None
+    try:
+        tree = json.loads(path.read_text())
+        source, origin = SourceFile(**tree.pop("source")), CaptionOrigin(**tree.pop("origin"))
+        return ShardStats(source=source, origin=origin, **tree)
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path} cannot be read ({error}): delete it to caption again") from None
+
+
+def read_table(folder: Path, shard: str) -> pa.Table:
+    """The table of a finished shard.
+
+    Raises:
+        UserError: the shard is not finished, or its table is not the one that was written.
+    """
+    path = table_path(folder, shard)
+    stats = read_stats(folder, shard)
+    if stats is None or not path.is_file():
+        raise UserError(f"{path} is not finished: run `python -m recaption run` again")
+    if path.stat().st_size != stats.table_bytes:
+        raise UserError(f"{path} is damaged: delete it and its stats.json, and caption again")
+    return pq.read_table(path, schema=SCHEMA)
+
+
+def is_finished(folder: Path, source: Path, origin: CaptionOrigin, filters: dict[str, Any]) -> bool:
+    """Whether the tar ``source`` already has its table in ``folder``, made the same way.
+
+    Raises:
+        UserError: there is one of another tar, prompt, model, sampling or filter.
+    """
+    stats = read_stats(folder, source.stem)
+    if stats is None or not table_path(folder, source.stem).is_file():
+        return False
+    if not stats.source.matches(source):
+        raise UserError(
+            f"{source} has changed since {table_path(folder, source.stem)} was made from it: "
+            "use another output folder, or delete the table and its stats.json"
+        )
+    now, then = asdict(origin) | filters, asdict(stats.origin) | stats.filters
+    changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    if changed:
+        raise UserError(
+            f"{table_path(folder, source.stem)} was made with another {' and '.join(changed)}: "
+            "use another output folder, or delete its tables"
+        )
+    return True
+
+
+def _escape(name: str) -> str:
+    return "".join(f"[{character}]" if character in "*?[" else character for character in name)
