@@ -73,6 +73,7 @@ class CaftObjective(Objective):
             )
         self.config = config
         self.attention_pooling = AttentionPooling(embed_dim)
+        # One number each, but with an axis: DeepSpeed's ZeRO does not take parameters without.
         self.part_log_scale = nn.Parameter(torch.tensor([math.log(config.init_part_scale)]))
         self.whole_log_scale = nn.Parameter(torch.tensor([math.log(config.init_whole_scale)]))
         self.part_bias: nn.Parameter | None = None

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from recaption.common.config import ConfigError
+
 NUM_HEADS = 8
 
 
@@ -31,7 +33,7 @@ class AttentionPooling(nn.Module):
     def __init__(self, width: int) -> None:
         super().__init__()
         if width % NUM_HEADS:
-            raise ValueError(
+            raise ConfigError(
                 f"attention pooling needs a width that is a multiple of 8, not {width}"
             )
         self.norm_query = nn.LayerNorm(width)

@@ -112,6 +112,11 @@ class SlicSuperpixels(Superpixels):
 
     def __init__(self, cell_size: int, config: SlicConfig) -> None:
         super().__init__(cell_size)
+        if cell_size % config.stride:
+            raise ConfigError(
+                f"superpixels.cell_size {cell_size} is not a multiple of slic.stride "
+                f"{config.stride}"
+            )
         self.config = config
 
     def assignment(self, images: Tensor) -> Tensor:
