@@ -50,21 +50,22 @@ class VisionTransformer(nn.Module):
         side = image_size // config.patch_size
         self.width = config.width
         self.patch_size = config.patch_size
-        self.pool = config.pool
         self.patches = nn.Linear(3 * config.patch_size**2, config.width)
-        self.cls = nn.Parameter(torch.zeros(1, 1, config.width))
-        self.positions = nn.Parameter(torch.empty(1, side**2 + 1, config.width))
+        self.cls: nn.Parameter | None = None
+        if config.pool == "cls":
+            self.cls = nn.Parameter(torch.empty(1, 1, config.width))
+        self.positions = nn.Parameter(torch.empty(1, side**2, config.width))
         self.blocks = nn.ModuleList(
             Block(config.width, config.num_heads, config.mlp_ratio, NORM_EPS)
             for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
         init_image_weights(self)
+        if self.cls is not None:
+            nn.init.trunc_normal_(self.cls, std=0.02)
         # Learned, but the start already knows what lies next to what: matters in short trainings.
-        nn.init.trunc_normal_(self.cls, std=0.02)
         with torch.no_grad():
-            self.positions[:, :1].zero_()
-            self.positions[:, 1:] = sincos_positions(side, side, config.width)
+            self.positions.copy_(sincos_positions(side, side, config.width))
 
     def forward(self, images: Tensor, with_hierarchy: bool = False) -> ImageFeatures:
         """(B, 3, H, W) normalised images -> features of the encoder's own width.
@@ -74,10 +75,12 @@ class VisionTransformer(nn.Module):
         patch = self.patch_size
         cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
         cells = cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        tokens = torch.cat([self.cls.expand(len(images), -1, -1), self.patches(cells)], dim=1)
-        tokens = tokens + self.positions
+        tokens = self.patches(cells) + self.positions
+        if self.cls is not None:
+            tokens = torch.cat([self.cls.expand(len(images), -1, -1), tokens], dim=1)
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)
-        pooled = tokens[:, 0] if self.pool == "cls" else tokens[:, 1:].mean(dim=1)
-        return ImageFeatures(pooled, tokens[:, 1:])
+        if self.cls is None:
+            return ImageFeatures(tokens.mean(dim=1), tokens)
+        return ImageFeatures(tokens[:, 0], tokens[:, 1:])

@@ -134,7 +134,7 @@ def loss_and_gradients(rank, world_size, name):
 @pytest.mark.parametrize("name", OBJECTIVES)
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_many_ranks_equal_one(world_size, name, ranks):
-    """The mean of the ranks' losses is the loss of all samples in one process; so with gradients."""
+    """The mean of the ranks' losses, and its gradients, are those of all samples in one process."""
     one = loss_and_gradients(0, 1, name)
     results = [result[name] for result in ranks(world_size)]
     torch.testing.assert_close(sum(r["loss"] for r in results) / world_size, one["loss"])

@@ -54,7 +54,9 @@ def test_equals_published_loss(case, chunk_size, golden, pooling_from_published,
     )
 
     for name, published in (("part_local", "ftcs"), ("part_global", "fmps"), ("whole", "cmps")):
-        torch.testing.assert_close(terms[name], reference[f"out.{published}_loss"], rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(
+            terms[name], reference[f"out.{published}_loss"], rtol=1e-5, atol=1e-5
+        )
     sum(terms.values()).backward()
     for gradient, key in (
         (image.pooled.grad, "image_coarse_global"),

@@ -55,7 +55,5 @@ def test_fewer_live_tokens_than_samples():
 def test_picks_what_the_published_code_picks(case, golden):
     reference = golden(f"caft/graph_pool_{case}")
     masked = None if reference.hyper["mask_is_None"] else reference["in.mask"]
-    picks = farthest_point_sampling(
-        reference["in.tokens"], reference.hyper["num_clusters"], masked
-    )
+    picks = farthest_point_sampling(reference["in.tokens"], reference.hyper["num_clusters"], masked)
     assert torch.equal(picks, reference["out.sampled_inds"])

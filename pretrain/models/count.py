@@ -1,0 +1,87 @@
+"""Prints the parameters and the forward cost of a model, part by part.
+
+    python -m pretrain.models.count [YAML ...] [key=value ...]
+
+The files are those of `configs/model/` and `configs/objective/`.
+"""
+
+import json
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from pretrain.data.tokens import pack_tokens
+from pretrain.models.dual import DualEncoder
+from pretrain.models.registry import ModelConfig, build_model
+from pretrain.objectives.registry import ObjectiveConfig, build_objective
+from recaption.common.config import load_config, run_command
+
+
+@dataclass
+class CountConfig:
+    """What is counted."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    objective: ObjectiveConfig = field(default_factory=ObjectiveConfig)
+    num_texts: int = 8  # texts an image, for the cost
+    text_length: int = 24  # tokens of each
+
+
+def count_parameters(model: DualEncoder, objective: nn.Module) -> dict[str, int]:
+    """Parameters by part; `part_text` includes `token_embedding`."""
+    projections = [module for name, module in model.named_children() if name.startswith("project_")]
+    counts = {
+        "image": _count(model.image),
+        "part_text": _count(model.part_text),
+        "token_embedding": _count(model.part_text.token_embedding),
+        "whole_text": 0 if model.whole_text is None else _count(model.whole_text),
+        "projections": sum(_count(module) for module in projections),
+        "objective": _count(objective),
+    }
+    counts["total"] = sum(counts.values()) - counts["token_embedding"]
+    return counts
+
+
+def forward_macs(
+    model: DualEncoder, image_size: int, num_texts: int, length: int
+) -> dict[str, int]:
+    """Multiply-accumulates of one image and its texts in the forward pass.
+
+    Products of matrices, convolutions and attention; superpixels are left out.
+    """
+    model = model.eval()
+    image = torch.zeros(1, 3, image_size, image_size)
+    texts = pack_tokens([[0] * length] * num_texts, num_texts)
+    with torch.no_grad(), FlopCounterMode(display=False) as flops:
+        model.encode_image(image)
+        image_flops = flops.get_total_flops()
+        model.encode_text(texts)
+        text_flops = flops.get_total_flops() - image_flops
+    return {"image": image_flops // 2, "text": text_flops // 2}
+
+
+def _count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def main(arguments: list[str]) -> None:
+    config = load_config(CountConfig, [a for a in arguments if a != "--json"])
+    model = build_model(config.model)
+    objective = build_objective(config.objective, config.model.embed_dim)
+    parameters = count_parameters(model, objective)
+    macs = forward_macs(model, config.model.image.size, config.num_texts, config.text_length)
+    result: dict[str, Any] = {"parameters": parameters, "forward_macs": macs}
+    for name, number in parameters.items():
+        print(f"{name:<16} {number / 1e6:10.3f} M parameters")
+    for name, number in macs.items():
+        print(f"{name:<16} {number / 1e6:10.1f} M multiply-accumulates forward, one image")
+    if "--json" in arguments:
+        print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))

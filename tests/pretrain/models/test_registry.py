@@ -1,0 +1,152 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from pretrain.data.tokens import pack_tokens
+from pretrain.distributed.exchange import Exchange
+from pretrain.models.count import CountConfig, count_parameters, main
+from pretrain.models.registry import build_model
+from pretrain.objectives.registry import ObjectiveConfig, build_objective, check_features
+from recaption.common.config import ConfigError, load_config
+
+CONFIGS = Path(__file__).parents[3] / "configs"
+
+
+def config_of(*names):
+    return load_config(CountConfig, [str(CONFIGS / f"{name}.yaml") for name in names])
+
+
+def count(*names):
+    config = config_of(*names)
+    with torch.device("meta"):
+        model = build_model(config.model)
+        objective = build_objective(config.objective, config.model.embed_dim)
+    return count_parameters(model, objective)
+
+
+def test_base_size_is_the_published_one():
+    counts = count("model/caft_b", "objective/caft")
+    positions = 784 * 768 + 768  # stored as frozen parameters there, computed here
+    assert counts["image"] == 103_937_376 - positions
+    assert counts["part_text"] == 50_556_416
+    assert counts["whole_text"] == 12_964_181
+    assert counts["projections"] == 786_432 + 262_144 + 262_144
+    assert counts["objective"] == 1_053_696 + 4
+    superpixel_network = 2_287_956
+    assert counts["total"] + positions + superpixel_network == 172_110_349
+
+
+def test_sizes_grow():
+    totals = [count(f"model/caft_{size}")["total"] for size in ("ti", "s", "b", "l")]
+    assert totals == sorted(totals)
+
+
+def test_tiny_pairs_are_of_the_same_size():
+    caft, vit = count("model/caft_ti", "objective/caft"), count("model/vit_ti", "objective/clip")
+    assert vit["image"] == pytest.approx(caft["image"], rel=0.03)
+    texts = [c["part_text"] - c["token_embedding"] + c["whole_text"] for c in (caft, vit)]
+    assert texts[1] == pytest.approx(texts[0], rel=0.05)
+
+
+def texts(num_texts):
+    rows = [[1] * length for length in (9, 4, 6, 4, 12, 3, 8, 5)[: 2 * num_texts]]
+    return pack_tokens(rows, num_texts)
+
+
+@pytest.mark.parametrize(
+    ("model_name", "objective_name", "num_texts"),
+    [
+        ("caft_ti", "caft", 4),
+        ("caft_ti", "caft_softmax", 4),
+        ("caft_ti", "clip", 4),
+        ("vit_ti", "clip", 1),
+        ("vit_ti", "siglip", 1),
+    ],
+)
+def test_every_parameter_gets_a_gradient(model_name, objective_name, num_texts):
+    torch.manual_seed(0)
+    config = config_of(f"model/{model_name}", f"objective/{objective_name}")
+    model = build_model(config.model)
+    objective = build_objective(config.objective, config.model.embed_dim)
+    check_features(objective, model)
+    image = model.encode_image(torch.randn(2, 3, 112, 112))
+    text = model.encode_text(texts(num_texts))
+    terms = objective(image, text, Exchange(), torch.Generator().manual_seed(0))
+    sum(terms.values()).backward()
+    idle = [
+        n for n, p in [*model.named_parameters(), *objective.named_parameters()] if p.grad is None
+    ]
+    if (model_name, objective_name) == ("caft_ti", "clip"):
+        assert idle == [n for n in idle if "fine" in n or "project_part_text" in n]
+    else:
+        assert not idle
+
+
+def test_hierarchy_from_pixels_to_the_last_tokens():
+    model = build_model(config_of("model/caft_ti").model).eval()
+    features = model.encode_image(torch.randn(2, 3, 112, 112), with_hierarchy=True)
+    hierarchy = features.hierarchy
+    assert hierarchy.labels.shape == (2, 112, 112)
+    assert [a.shape[1:] for a in hierarchy.assignments] == [(196, 64), (64, 32), (32, 16)]
+    for assignment in hierarchy.assignments:
+        torch.testing.assert_close(assignment.sum(2), torch.ones(assignment.shape[:2]))
+    assert features.fine_tokens.shape == (2, 64, 128)
+    assert features.tokens.shape == (2, 16, 128)
+    assert model.encode_image(torch.randn(2, 3, 112, 112)).hierarchy is None
+
+
+def test_texts_do_not_see_each_other():
+    """A text's feature is the same alone and packed with others, in any order."""
+    model = build_model(config_of("model/caft_ti").model).eval()
+    rows = [[5, 6, 7, 8], [9, 10], [11, 12, 13, 14, 15, 16], [17, 18]]
+    together = model.encode_text(pack_tokens(rows, 4)).parts[0]
+    backwards = model.encode_text(pack_tokens(rows[::-1], 4)).parts[0].flip(0)
+    torch.testing.assert_close(together, backwards, rtol=1e-5, atol=1e-6)
+    alone = model.encode_text(pack_tokens(rows[:1] * 4, 4)).parts[0, 0]
+    torch.testing.assert_close(together[0], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_missing_features_are_named():
+    config = config_of("model/vit_ti", "objective/caft")
+    model = build_model(config.model)
+    objective = build_objective(config.objective, config.model.embed_dim)
+    with pytest.raises(ConfigError, match=r"image\.fine_pooled, image\.fine_tokens.*VisionTransf"):
+        check_features(objective, model)
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("model.image.name=resnet", "model.image.name is 'resnet'"),
+        ("model.text.name=bert", "model.text.name is 'bert'"),
+        ("model.image.size=100", "not a multiple of superpixels.cell_size"),
+        ("model.image.hierarchical.num_heads=7", "width 128 is not a multiple of its 7"),
+        ("model.image.hierarchical.num_clusters=[200,32,16]", "196 superpixels cannot be pooled"),
+        ("model.image.hierarchical.depths=[2,2]", "do not go together"),
+        ("model.image.hierarchical.stem.strides=[2,2]", "differ in length"),
+    ],
+)
+def test_errors_of_the_user(override, message):
+    with pytest.raises(ConfigError, match=message):
+        build_model(load_config(CountConfig, [str(CONFIGS / "model/caft_ti.yaml"), override]).model)
+
+
+def test_unknown_objective():
+    with pytest.raises(ConfigError, match=r"objective\.name is 'flamingo'"):
+        build_objective(ObjectiveConfig(name="flamingo"), 64)
+
+
+def test_too_few_texts_or_too_long_ones():
+    model = build_model(config_of("model/caft_ti").model)
+    with pytest.raises(ValueError, match="needs 4 parts an image and got 2"):
+        model.encode_text(texts(2))
+    with pytest.raises(ValueError, match="a text has 90 tokens"):
+        model.encode_text(pack_tokens([[1] * 90] * 4, 4))
+
+
+def test_count_command(capsys):
+    main([str(CONFIGS / "model/caft_ti.yaml"), "--json"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "image" in lines[0] and "M parameters" in lines[0]
+    assert '"forward_macs"' in lines[-1]
