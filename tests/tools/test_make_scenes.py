@@ -157,7 +157,7 @@ def test_every_kind_can_be_recognised_by_its_outline() -> None:
 
     outlines = {}
     for kind in KINDS:
-        roles = Image.fromarray(role_map(kind, 40, False)).resize(
+        roles = Image.fromarray(role_map(kind, "large", 7, False)).resize(
             (32, 32), Image.Resampling.NEAREST
         )
         outlines[kind] = np.asarray(roles)

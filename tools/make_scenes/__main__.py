@@ -10,6 +10,7 @@ from omegaconf import MISSING
 
 from recaption.common.config import ConfigError, format_help, load_config, run_command
 from tools.make_scenes.shards import write_shards
+from tools.make_scenes.world import LATTICE
 
 
 @dataclass
@@ -22,7 +23,7 @@ class MakeScenesConfig:
     start: int = 0  #: index of the first scene (even, so that hard pairs stay together)
     seed: int = 0  #: another seed, another set of scenes
     shard_size: int = 1000  #: scenes in a shard
-    image_size: int = 112  #: side of the images in pixels, at least 64
+    image_size: int = 112  #: side of the images in pixels, a multiple of 16, at least 64
     hard_pair_share: float = 0.25  #: share of scenes whose twin has the same words
 
 
@@ -31,8 +32,12 @@ def main(arguments: list[str]) -> None:
         print(f"{__doc__}\n\n{format_help(MakeScenesConfig)}")
         return
     config = load_config(MakeScenesConfig, [text for text in arguments if text != "--json"])
-    if config.num_scenes < 1 or config.shard_size < 1 or config.image_size < 64:
-        raise ConfigError("num_scenes and shard_size must be at least 1, image_size at least 64")
+    if config.num_scenes < 1 or config.shard_size < 1:
+        raise ConfigError("num_scenes and shard_size must be at least 1")
+    if config.image_size < 64 or config.image_size % LATTICE:
+        raise ConfigError(
+            f"image_size={config.image_size} must be a multiple of {LATTICE} and at least 64"
+        )
     if config.start < 0 or config.start % 2:
         raise ConfigError(f"start={config.start} must be even and not negative")
     started = time.monotonic()

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from tools.make_scenes.sprites import silhouette, sprite_size
-from tools.make_scenes.world import BACKGROUNDS, COLORS, KINDS, SIZES, SUPPORTS, TEXTURES
+from tools.make_scenes.world import BACKGROUNDS, COLORS, KINDS, LATTICE, SIZES, SUPPORTS, TEXTURES
 
 #: How often a scene has 3, 4, ... 12 things.
-NUM_THINGS_WEIGHTS = (18, 20, 18, 14, 10, 8, 5, 3, 2, 2)
+NUM_THINGS_WEIGHTS = (20, 22, 18, 13, 9, 7, 4, 3, 2, 2)
 
 #: Every thing of a scene shows at least this share of its pixels: there is nothing in a scene
 #: that one could not see, so all things are described and all count.
@@ -19,14 +19,14 @@ MIN_VISIBLE = 0.35
 
 @dataclass(frozen=True)
 class Thing:
-    """One thing. ``x, y`` is its upper left corner and ``side`` its longer side, in pixels."""
+    """One thing. ``x, y`` is its upper left corner, ``step`` the lattice's step, in pixels."""
 
     kind: str
     color: str
     size: str
     texture: str
     part_colors: tuple[str, ...]
-    side: int
+    step: int
     is_flipped: bool
     x: int
     y: int
@@ -36,11 +36,11 @@ class Thing:
 
     @property
     def width(self) -> int:
-        return sprite_size(self.kind, self.side)[0]
+        return sprite_size(self.kind, self.size, self.step)[0]
 
     @property
     def height(self) -> int:
-        return sprite_size(self.kind, self.side)[1]
+        return sprite_size(self.kind, self.size, self.step)[1]
 
     @property
     def center(self) -> tuple[float, float]:
@@ -76,7 +76,7 @@ def label_map(layout: Layout) -> np.ndarray:
     """(image_size, image_size) uint8: 0 = background, i + 1 = thing i is what one sees there."""
     labels = np.zeros((layout.image_size, layout.image_size), dtype=np.uint8)
     for index, thing in enumerate(layout.things):
-        mask = silhouette(thing.kind, thing.side, thing.is_flipped)
+        mask = silhouette(thing.kind, thing.size, thing.step, thing.is_flipped)
         window = labels[thing.y : thing.y + thing.height, thing.x : thing.x + thing.width]
         window[mask] = index + 1
     return labels
@@ -85,18 +85,29 @@ def label_map(layout: Layout) -> np.ndarray:
 def visible_shares(layout: Layout, labels: np.ndarray) -> list[float]:
     """For each thing the share of its pixels that nothing covers."""
     counts = np.bincount(labels.ravel(), minlength=len(layout.things) + 1)[1:]
-    totals = [silhouette(t.kind, t.side, t.is_flipped).sum() for t in layout.things]
+    totals = [silhouette(t.kind, t.size, t.step, t.is_flipped).sum() for t in layout.things]
     return [float(count / total) for count, total in zip(counts, totals, strict=True)]
 
 
 def is_clear(layout: Layout) -> bool:
     """Whether everything lies inside the image and can be seen."""
-    size = layout.image_size
-    if any(
-        t.x < 0 or t.y < 0 or t.x + t.width > size or t.y + t.height > size for t in layout.things
-    ):
+    if not all(is_inside(thing, layout.image_size) for thing in layout.things):
         return False
     return min(visible_shares(layout, label_map(layout))) >= MIN_VISIBLE
+
+
+def is_inside(thing: Thing, image_size: int) -> bool:
+    return (
+        thing.x >= 0
+        and thing.y >= 0
+        and thing.x + thing.width <= image_size
+        and thing.y + thing.height <= image_size
+    )
+
+
+def snap(position: float, step: int) -> int:
+    """The nearest point of the lattice."""
+    return round(position / step) * step
 
 
 def overlap(a: Thing, b: Thing) -> float:
@@ -112,7 +123,6 @@ def _draw_thing(
     rng: random.Random, things: Sequence[Thing], background: str, image_size: int, is_crowded: bool
 ) -> Thing | None:
     """A new thing that fits beside the others, or None where no place was found."""
-    scale = image_size / 112
     colors = [color for color in COLORS if color not in BACKGROUNDS[background].avoid]
     taken = {(thing.kind, thing.color) for thing in things}
     for attempt in range(12):
@@ -130,7 +140,7 @@ def _draw_thing(
             # On a few pixels nobody can tell dots from checks.
             texture="plain" if size == "small" else rng.choice(TEXTURES),
             part_colors=tuple(part_colors),
-            side=round(rng.randint(*SIZES[size]) * scale),
+            step=image_size // LATTICE,
             is_flipped=rng.random() < 0.5,
             x=0,
             y=0,
@@ -164,9 +174,7 @@ def _place(
     anchor = rng.choice(anchors) if relation is not None else None
     for _ in range(8):
         placed = _propose(rng, thing, things, relation, anchor, image_size)
-        if placed.x < 1 or placed.y < 1:
-            continue
-        if placed.x + placed.width > image_size - 1 or placed.y + placed.height > image_size - 1:
+        if not is_inside(placed, image_size):
             continue
         free = (overlap(placed, other) for i, other in enumerate(things) if i != anchor)
         if all(share <= 0.04 for share in free):
@@ -187,8 +195,8 @@ def _propose(
 
     if anchor is None:
         return moved(
-            rng.uniform(1, image_size - 1 - thing.width),
-            rng.uniform(1, image_size - 1 - thing.height),
+            rng.uniform(0, image_size - thing.width),
+            rng.uniform(0, image_size - thing.height),
             thing.depth,
         )
     other = things[anchor]

@@ -14,7 +14,7 @@ def render(layout: Layout, rng: random.Random) -> Image.Image:
     """The picture, RGB, drawn supersampled; ``rng`` varies the colours a little."""
     canvas = _background(layout, rng)
     for thing in layout.things:
-        roles = textured_roles(thing.kind, thing.side, thing.is_flipped, thing.texture)
+        roles = textured_roles(thing.kind, thing.size, thing.step, thing.is_flipped, thing.texture)
         sprite = _palette(thing, rng)[roles]
         y, x = thing.y * SUPERSAMPLING, thing.x * SUPERSAMPLING
         window = canvas[y : y + roles.shape[0], x : x + roles.shape[1]]

@@ -12,7 +12,15 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tools.make_scenes.layout import Layout, Thing, draw_layout, is_clear, label_map, visible_shares
+from tools.make_scenes.layout import (
+    Layout,
+    Thing,
+    draw_layout,
+    is_clear,
+    label_map,
+    snap,
+    visible_shares,
+)
 from tools.make_scenes.render import render
 from tools.make_scenes.wording import Relation, describe, left_to_right, write_alt_text
 from tools.make_scenes.world import KINDS
@@ -157,7 +165,9 @@ def _swaps(layout: Layout) -> Iterator[tuple[str, Layout]]:
 
 def _centered(thing: Thing, center: tuple[float, float]) -> Thing:
     return replace(
-        thing, x=round(center[0] - thing.width / 2), y=round(center[1] - thing.height / 2)
+        thing,
+        x=snap(center[0] - thing.width / 2, thing.step),
+        y=snap(center[1] - thing.height / 2, thing.step),
     )
 
 

@@ -42,8 +42,12 @@ SHADES: dict[str, Color] = {
     for name, color in COLORS.items()
 } | {"white": (168, 168, 172), "black": (128, 128, 132), "yellow": (255, 246, 190)}
 
-#: Longer side in pixels of an image of 112: smallest and largest.
-SIZES: dict[str, tuple[int, int]] = {"small": (16, 19), "medium": (24, 28), "large": (36, 42)}
+#: Things stand on a lattice of so many points a side and are whole numbers of its steps wide and
+#: high. On a free position every thing would look new to a model of a few megabytes.
+LATTICE = 16
+
+#: Longer side in steps of the lattice.
+SIZES = {"small": 3, "medium": 4, "large": 6}
 
 TEXTURES = ("plain", "striped", "dotted", "checked")
 
