@@ -135,7 +135,7 @@ def collect(
         "checkpoint": describe_weights(inference.source),
         "data": describe_data(Path(config.data)),
         "code": describe_code(),
-        "arguments": asdict(config),
+        "arguments": {name: asdict(config)[name] for name in ("num_samples", "source", "alpha")},
     }
 
 

@@ -1,7 +1,10 @@
 """From the relevance of tokens to heat maps over pixels."""
 
+from math import isqrt
+
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from pretrain.data.transforms import ImageConfig
 from pretrain.models.features import SegmentHierarchy
@@ -9,20 +12,26 @@ from pretrain.models.features import SegmentHierarchy
 Box = tuple[float, float, float, float]
 
 
-def pixel_maps(relevance: Tensor, hierarchy: SegmentHierarchy) -> Tensor:
+def pixel_maps(relevance: Tensor, hierarchy: SegmentHierarchy | None, size: int) -> Tensor:
     """Paints the relevance of tokens over the pixels they stand for.
 
     Args:
-        relevance: (B, Q, M), one value a token of that level of `hierarchy` which has M segments.
+        relevance: (B, Q, M), one value a token: of that level of `hierarchy` which has M segments,
+            or, without a hierarchy, of a square grid of patches, row by row.
+        size: side of the image that the model saw, pixels.
 
     Returns:
-        (B, Q, H, W). Without smoothing: a map is flat within a superpixel or patch.
+        (B, Q, size, size). Without smoothing: a map is flat within a superpixel or patch.
     """
     num_tokens = relevance.shape[-1]
-    widths = [assignment.shape[1] for assignment in hierarchy.assignments]
-    widths += [assignment.shape[2] for assignment in hierarchy.assignments[-1:]]
-    # Without poolings the tokens are the superpixels or patches themselves.
-    return hierarchy.to_pixels(relevance, widths.index(num_tokens) if widths else 0)
+    if hierarchy is None:
+        side = isqrt(num_tokens)
+        if side * side != num_tokens:
+            raise ValueError(f"{num_tokens} tokens are no square grid of patches")
+        grid = relevance.unflatten(-1, (side, side))
+        return functional.interpolate(grid, size=(size, size), mode="nearest-exact")
+    widths = [hierarchy.assignments[0].shape[1], *(a.shape[2] for a in hierarchy.assignments)]
+    return hierarchy.to_pixels(relevance, widths.index(num_tokens))
 
 
 def peak(heat: Tensor) -> tuple[int, int]:

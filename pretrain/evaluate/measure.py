@@ -95,8 +95,11 @@ def encode_queries(
 def query_maps(
     inference: InferenceModel, image: ImageFeatures, features: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Maps (Q, H, W) of one image's sentences, and of the others, on the CPU."""
-    assert image.hierarchy is not None, "the image was encoded without its hierarchy"
+    """Maps (Q, H, W) of one image's sentences, and of the others, on the CPU.
+
+    The image must have been encoded with its hierarchy, if it has one.
+    """
     relevance = inference.objective.localise(image, features.flatten(0, 1)[None])
-    maps = pixel_maps(relevance, image.hierarchy)[0].float().cpu()
+    size = inference.config.model.image.size
+    maps = pixel_maps(relevance, image.hierarchy, size)[0].float().cpu()
     return tuple(maps.unflatten(0, (2, -1)))  # type: ignore[return-value]

@@ -35,7 +35,10 @@ def segmentation(pixels: Tensor, labels: Tensor, side: int) -> Image.Image:
     enlarged = _enlarge(labels.numpy(), side)
     painted = means[enlarged]
     lines = find_boundaries(enlarged, mode="inner", connectivity=1)
-    painted[lines] = 0.45 * painted[lines] + 0.55 * 255
+    # Lines must show on a white wall as on a night sky.
+    is_light = painted.mean(axis=-1) > 150
+    painted[lines & is_light] *= 0.55
+    painted[lines & ~is_light] = 0.45 * painted[lines & ~is_light] + 0.55 * 255
     return Image.fromarray(painted.round().astype(np.uint8))
 
 

@@ -9,6 +9,7 @@ import jinja2
 import torch
 from torch import Tensor, nn
 
+from pretrain.data.captions import join_sentences
 from pretrain.data.transforms import evaluation_transform, normalise
 from pretrain.evaluate.curves import draw_curves
 from pretrain.evaluate.encode import encode_images
@@ -16,7 +17,7 @@ from pretrain.evaluate.examples import Example, read_pictures
 from pretrain.evaluate.localisation import MapScore
 from pretrain.evaluate.measure import Measurement, Query, encode_queries, query_maps
 from pretrain.evaluate.pictures import data_uri, heat_map, segmentation, to_image
-from pretrain.evaluate.retrieval import image_to_text_ranks, text_to_image_ranks
+from pretrain.evaluate.retrieval import text_to_image_ranks
 from pretrain.inference import InferenceModel
 from pretrain.models.features import ImageFeatures
 from recaption.common.files import atomic_write
@@ -147,12 +148,11 @@ def _best_images(scores: Tensor, text: int) -> list[int]:
 def _retrieved(evaluated: Evaluated, text: int, pixels: Mapping[int, Tensor]) -> dict[str, Any]:
     """A text, its own image, and the images that were found for it."""
     scores = _retrieval_score(evaluated)
-    own = torch.arange(len(scores))
+    ranks = text_to_image_ranks(scores, torch.arange(len(scores)))
     return {
-        "sentences": evaluated.examples[text].sentences,
+        "caption": join_sentences(evaluated.examples[text].sentences),
         "image": _uri(pixels[text]),
-        "rank": int(text_to_image_ranks(scores, own)[text]),
-        "rank_back": int(image_to_text_ranks(scores, own)[text]),
+        "rank": int(ranks[text]),
         "candidates": [
             {"image": _uri(pixels[image]), "is_own": image == text}
             for image in _best_images(scores, text)
@@ -163,7 +163,7 @@ def _retrieved(evaluated: Evaluated, text: int, pixels: Mapping[int, Tensor]) ->
 def _levels(pixels: Tensor, encoded: ImageFeatures) -> list[dict[str, str]]:
     """The picture, and its segments at every level; none for a model without poolings."""
     hierarchy = encoded.hierarchy
-    if hierarchy is None or not hierarchy.assignments:
+    if hierarchy is None:
         return []
     widths = [hierarchy.assignments[0].shape[1], *(a.shape[2] for a in hierarchy.assignments)]
     panels = [{"title": "image", "image": _uri(pixels)}]

@@ -25,7 +25,7 @@ def crafted_hierarchy() -> SegmentHierarchy:
 
 def test_relevance_of_segments_lands_on_their_pixels() -> None:
     relevance = torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
-    maps = pixel_maps(relevance, crafted_hierarchy())
+    maps = pixel_maps(relevance, crafted_hierarchy(), 4)
     expected = torch.tensor([[1.0, 0.0], [0.25, 1.0]]).repeat_interleave(2, 0)
     assert torch.equal(maps[0, 0], expected.repeat_interleave(2, 1))
     assert torch.equal(maps[0, 1], 1 - maps[0, 0])
@@ -33,16 +33,18 @@ def test_relevance_of_segments_lands_on_their_pixels() -> None:
 
 def test_relevance_may_be_given_at_any_level() -> None:
     hierarchy = crafted_hierarchy()
-    superpixels = pixel_maps(torch.arange(4.0)[None, None], hierarchy)
+    superpixels = pixel_maps(torch.arange(4.0)[None, None], hierarchy, 4)
     assert superpixels[0, 0, ::2, ::2].tolist() == [[0, 1], [2, 3]]
-    coarsest = pixel_maps(torch.tensor([[[0.5]]]), hierarchy)
+    coarsest = pixel_maps(torch.tensor([[[0.5]]]), hierarchy, 4)
     assert torch.equal(coarsest, torch.full((1, 1, 4, 4), 0.5))
 
 
-def test_without_poolings_tokens_are_the_patches() -> None:
-    patches = SegmentHierarchy(labels=crafted_hierarchy().labels, assignments=[])
-    maps = pixel_maps(torch.arange(4.0)[None, None], patches)
-    assert maps[0, 0, ::2, ::2].tolist() == [[0, 1], [2, 3]]
+def test_without_a_hierarchy_tokens_lie_on_a_grid() -> None:
+    maps = pixel_maps(torch.arange(4.0)[None, None], None, 4)
+    assert maps[0, 0, 0].tolist() == [0, 0, 1, 1]
+    assert maps[0, 0, 3].tolist() == [2, 2, 3, 3]
+    with pytest.raises(ValueError, match="5 tokens"):
+        pixel_maps(torch.zeros(1, 1, 5), None, 4)
 
 
 def test_boxes_follow_the_part_of_the_picture_that_is_seen() -> None:

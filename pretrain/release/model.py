@@ -1,0 +1,142 @@
+"""A released model: long captions and pictures in, features, scores and heat maps out."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+from torch.nn import functional
+
+from pretrain.data.captions import evaluation_texts, split_caption
+from pretrain.evaluate.encode import batches, encode_images, encode_sentences, encode_texts
+from pretrain.evaluate.maps import normalised, pixel_maps, seen_box
+from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
+from pretrain.models.features import ImageFeatures, TextFeatures
+from pretrain.release.checksums import check_checksums
+from recaption.common.config import UserError
+from recaption.images import BadImageError, ImageConfig, decode_image
+
+Picture = Image.Image | Path | str
+
+_BATCH_SIZE = 32
+
+
+class ReleasedModel:
+    """Encoders and retrieval score behind four calls; on the CPU unless moved with `to`."""
+
+    def __init__(self, inference: InferenceModel) -> None:
+        self.inference = inference
+
+    def to(self, device: torch.device | str) -> "ReleasedModel":
+        self.inference.model.to(device)
+        self.inference.objective.to(device)
+        return self
+
+    def encode_image(self, images: Picture | Sequence[Picture]) -> Tensor:
+        """Pictures, or paths of pictures -> (B, D) whole-image features of length 1."""
+        return functional.normalize(self._image_features(_listed(images)).pooled, dim=1)
+
+    def encode_text(self, captions: str | Sequence[str]) -> Tensor:
+        """Captions of any number of sentences -> (B, D) whole-caption features of length 1."""
+        whole = self._text_features(_listed(captions)).whole
+        assert whole is not None
+        return functional.normalize(whole, dim=1)
+
+    @torch.inference_mode()
+    def similarity(
+        self, images: Picture | Sequence[Picture], captions: str | Sequence[str]
+    ) -> Tensor:
+        """(number of images, number of captions) retrieval scores, higher is better.
+
+        It is the score that the objective retrieves by. For CAFT it also looks at what each part
+        of a caption finds in the image, so it is more than the product of the two encodings.
+        """
+        images_encoded = self._image_features(_listed(images))
+        return self.inference.objective.score(
+            images_encoded, self._text_features(_listed(captions))
+        )
+
+    @torch.inference_mode()
+    def localise(self, image: Picture, sentence: str) -> NDArray[np.float32]:
+        """Where the image shows what the sentence says: (height, width) of the picture, in [0, 1].
+
+        What the model does not see, because it looks at the central square only, is 0.
+        """
+        picture = _open(image)
+        pixels = [self.inference.preprocess(picture)]
+        encoded = encode_images(self.inference, pixels, with_hierarchy=True)
+        query = encode_sentences(self.inference, [_not_empty(sentence)], _BATCH_SIZE)
+        relevance = self.inference.objective.localise(encoded, query[None])
+        size = self.inference.config.model.image.size
+        heat = normalised(pixel_maps(relevance, encoded.hierarchy, size))
+        width, height = picture.size
+        seen = seen_box(width, height, self.inference.config.data.image)
+        left, right = round(seen[0] * width), round(seen[2] * width)
+        top, bottom = round(seen[1] * height), round(seen[3] * height)
+        enlarged = functional.interpolate(heat, (bottom - top, right - left), mode="nearest-exact")
+        whole = np.zeros((height, width), dtype=np.float32)
+        whole[top:bottom, left:right] = enlarged[0, 0].float().cpu().numpy()
+        return whole
+
+    def _image_features(self, images: Sequence[Picture]) -> ImageFeatures:
+        features = [
+            encode_images(self.inference, [self.inference.preprocess(_open(i)) for i in batch])
+            for batch in batches(images, _BATCH_SIZE)
+        ]
+        return ImageFeatures.concatenate(features)
+
+    def _text_features(self, captions: Sequence[str]) -> TextFeatures:
+        config = self.inference.config.data.captions
+        texts = [
+            # Too short to have sentences, a caption is its own only one.
+            evaluation_texts({"": split_caption(_not_empty(c)) or [c]}, config, "")
+            for c in captions
+        ]
+        return encode_texts(self.inference, texts, _BATCH_SIZE)
+
+
+def load(folder: Path | str, verify: bool = False) -> ReleasedModel:
+    """Opens a release (or a run, or a checkpoint) on the CPU, offline.
+
+    Args:
+        folder: what `python -m pretrain release` wrote.
+        verify: compare every file of the release with its checksum first.
+
+    Raises:
+        UserError: if the folder is no release, or, with `verify`, is damaged.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder} is no folder")
+    if verify:
+        if not (folder / RELEASE_CONFIG).is_file():
+            raise UserError(f"{folder} is no release: only a release can be verified")
+        check_checksums(folder)
+    return ReleasedModel(load_for_inference(folder))
+
+
+def _open(picture: Picture) -> Image.Image:
+    """Upright and within the pixel limit, as images were when the training shards were packed."""
+    if isinstance(picture, Image.Image):
+        return ImageOps.exif_transpose(picture)
+    try:
+        return decode_image(Path(picture).read_bytes(), ImageConfig()).image
+    except (OSError, BadImageError) as error:
+        raise UserError(f"{picture} cannot be opened: {error}") from None
+
+
+def _listed(items: Picture | str | Sequence) -> list:
+    if isinstance(items, str | Path | Image.Image):
+        return [items]
+    if not items:
+        raise ValueError("nothing to encode: the list is empty")
+    return list(items)
+
+
+def _not_empty(text: str) -> str:
+    if not text.strip():
+        raise ValueError("a caption is empty")
+    return text
