@@ -3,8 +3,11 @@
 import json
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from typing import Any
+
+from PIL import Image
 
 from recaption.common.config import UserError, load_config, run_command
 from recaption.config import RunConfig
@@ -37,6 +40,8 @@ def main(argv: list[str]) -> int:
     # A job that is told to stop ends as one that is interrupted by Ctrl-C, in the background too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
+    # `images.max_pixels` decides instead, and what it refuses is a row.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         summary = command(config)
     except KeyboardInterrupt:

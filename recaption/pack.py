@@ -44,8 +44,8 @@ class PackConfig:
     shards: str
     #: The new folder of training shards.
     output: str
-    #: Folders of caption tables, separated by commas; empty for the alt texts alone.
-    tables: str = ""
+    #: Folders of caption tables, separated by commas; none for the alt texts alone.
+    tables: str | None = None
     images: ImageConfig = field(default_factory=ImageConfig)
     #: How images are stored: jpeg, or png for small lossless sources.
     image_format: str = "jpeg"
@@ -110,7 +110,7 @@ def pack(config: PackConfig) -> PackSummary:
     if config.image_format not in ("jpeg", "png"):
         raise ConfigError(f"image_format is {config.image_format!r}: use jpeg or png")
     shards = find_shards(config.shards)
-    folders = [Path(folder) for folder in config.tables.split(",") if folder]
+    folders = [Path(folder) for folder in (config.tables or "").split(",") if folder]
     _check_tables(shards, folders)
     output = Path(config.output)
     finished = _read_finished(output, config, shards, folders)

@@ -28,7 +28,10 @@ class PromptConfig:
     #: Names the captions of this prompt in tables and training shards.
     id: str = "long"
     #: The instruction, beside the image; the model's own chat template goes around it.
-    text: str = "Describe the image."
+    text: str = (
+        "Describe the image in several sentences: each thing in it with its color, its parts and "
+        "its surface, where it is, and how it stands to the other things."
+    )
     #: A system message; empty for none.
     system: str = ""
     sampling: SamplingConfig = field(default_factory=SamplingConfig)

@@ -23,6 +23,7 @@ _CANDIDATE = re.compile(
     rf"|(?<=[a-z])\.(?=[A-Z][a-z])|[{_FULL_WIDTH}]+"
 )
 _BREAK = re.compile(r"\s*(?:</s>|\n)\s*")
+_INITIAL = re.compile(r"[A-Z]\.")
 _WORD_BEFORE = re.compile(r"(\S+)$")
 
 
@@ -59,9 +60,10 @@ def _ends_sentence(before: str, match: re.Match[str], after: str) -> bool:
     if _UNIT.fullmatch(token):
         return starts_upper
     if len(token) == 1 and token.isupper() and token != "I":
-        # `J. Smith` or `A. K. Jones`, but not `the letter A. It is`.
+        # `J. Smith`, `by J. K. Smith`, `John F. Smith`, but not `the letter A. It is`.
         previous = _WORD_BEFORE.search(before[: word.start()].rstrip())
-        return previous is not None and not previous[1][0].isupper()
+        is_inside_name = previous is None or previous[1][0].isupper()
+        return not is_inside_name and _INITIAL.match(after) is None
     return True
 
 

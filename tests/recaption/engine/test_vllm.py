@@ -1,0 +1,91 @@
+"""What can be told without vLLM; ``test_captions_end_to_end`` runs it."""
+
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from recaption.common.config import ConfigError, UserError
+from recaption.engine import EngineConfig, build_engine
+from recaption.engine.vllm import (
+    VllmConfig,
+    VllmEngine,
+    fingerprint_folder,
+    llm_arguments,
+    resolve_model,
+    vllm_origin,
+)
+from recaption.prompts import PromptConfig, SamplingConfig
+
+PROMPT = PromptConfig()
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    folder = tmp_path / "some_model"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    (folder / "model.safetensors").write_bytes(b"weights")
+    return folder
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed here")
+def test_without_vllm_the_error_says_what_to_install() -> None:
+    with pytest.raises(UserError, match=r"make .venv-recaption.*engine.name=existing needs none"):
+        build_engine(EngineConfig(), PROMPT)
+
+
+def test_an_unknown_engine() -> None:
+    with pytest.raises(ConfigError, match="use vllm or existing"):
+        build_engine(EngineConfig(name="vlm"), PROMPT)
+
+
+def test_the_model_is_a_folder_or_a_name(model: Path, tmp_path: Path) -> None:
+    assert resolve_model(str(model)) == model
+    assert resolve_model("org/model-7b") == "org/model-7b"
+    with pytest.raises(UserError, match="no folder"):
+        resolve_model(str(tmp_path / "absent"))
+    with pytest.raises(UserError, match="holds no config"):
+        resolve_model(str(tmp_path))
+
+
+def test_the_revision_of_a_folder_is_its_content(model: Path, tmp_path: Path) -> None:
+    before = fingerprint_folder(model)
+    assert fingerprint_folder(model) == before
+    (model / "model.safetensors").write_bytes(b"WEIGHTS")
+    assert fingerprint_folder(model) != before
+
+
+def test_the_origin_tells_prompts_samplings_and_models_apart(model: Path) -> None:
+    config = VllmConfig(model=str(model))
+    origin = vllm_origin(config, PROMPT, 0)
+    assert (origin.prompt_id, origin.model) == ("long", "some_model")
+    assert origin == vllm_origin(replace(config, max_in_flight=3), PROMPT, 0)
+    others = [
+        vllm_origin(config, replace(PROMPT, text="What?"), 0),
+        vllm_origin(config, replace(PROMPT, sampling=SamplingConfig(temperature=1.0)), 0),
+        vllm_origin(config, PROMPT, 336),
+        vllm_origin(replace(config, revision="v2"), PROMPT, 0),
+    ]
+    assert len({origin.sampling_hash, *(other.sampling_hash for other in others)}) == 5
+
+
+def test_arguments_of_the_engine() -> None:
+    config = VllmConfig(
+        max_model_len=512, kwargs={"tensor_parallel_size": 2, "enforce_eager": True}
+    )
+    arguments = llm_arguments(config, PROMPT, "folder", on_cpu=False)
+    assert arguments["trust_remote_code"] is False
+    assert arguments["mm_processor_cache_gb"] == 0
+    assert arguments["max_model_len"] == 512
+    assert (arguments["tensor_parallel_size"], arguments["enforce_eager"]) == (2, True)
+    assert arguments["dtype"] == "auto"
+    assert llm_arguments(VllmConfig(), PROMPT, "folder", on_cpu=True)["dtype"] == "float32"
+    assert llm_arguments(VllmConfig(dtype="half"), PROMPT, "m", on_cpu=True)["dtype"] == "half"
+
+
+def test_remote_code_cannot_be_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    with pytest.raises(ConfigError, match="trust_remote_code stays off"):
+        VllmEngine(VllmConfig(kwargs={"trust_remote_code": True}), PROMPT)
