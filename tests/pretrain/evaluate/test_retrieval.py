@@ -1,5 +1,7 @@
 """Recalls and ranks of crafted score matrices."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -23,6 +25,16 @@ def test_the_two_directions_are_not_mixed_up() -> None:
     texts = torch.arange(3)
     assert text_to_image_ranks(scores, texts).tolist() == [1, 2, 2]
     assert image_to_text_ranks(scores, texts).tolist() == [1, 1, 1]
+
+
+def test_equals_published_recalls(golden: Callable) -> None:
+    """Of the scores that CAFT's published code gives 6 images and 6 captions, blended by 0.3."""
+    scores = golden("caft/retrieval")
+    blended = 0.7 * scores["out.score_coarse"] + 0.3 * scores["out.score_fine"]
+    torch.testing.assert_close(blended, scores["out.score_blend"], rtol=1e-4, atol=1e-5)
+    result = retrieval(scores["out.score_blend"])
+    assert (result.text_to_image.r1, result.text_to_image.r5) == pytest.approx((0, 5 / 6))
+    assert (result.image_to_text.r1, result.image_to_text.r5) == pytest.approx((1 / 6, 5 / 6))
 
 
 def test_recall_counts_ranks_up_to_k() -> None:
