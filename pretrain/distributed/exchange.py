@@ -76,7 +76,7 @@ class _Gather(torch.autograd.Function):
         ctx.exchange = exchange
         x = x.contiguous()
         gathered = x.new_empty(exchange.world_size * x.shape[0], *x.shape[1:])
-        dist.all_gather_into_tensor(gathered, x, group=exchange.group)
+        dist.all_gather_single(gathered, x, group=exchange.group)
         return gathered
 
     @staticmethod
@@ -84,7 +84,7 @@ class _Gather(torch.autograd.Function):
         exchange: Exchange = ctx.exchange
         grad = grads[0].contiguous()
         own = grad.new_empty(grad.shape[0] // exchange.world_size, *grad.shape[1:])
-        dist.reduce_scatter_tensor(own, grad, group=exchange.group)
+        dist.reduce_scatter_single(own, grad, group=exchange.group)
         return own, None
 
 

@@ -56,13 +56,9 @@ class GraphPooling(nn.Module):
         logits = ASSIGNMENT_SCALE * nodes @ nodes.gather(1, index).transpose(1, 2)
         assignment = logits.softmax(dim=2)
 
-        hidden = self.fc1(torch.cat([cls, tokens], dim=1))
-        hidden_cls, hidden_tokens = hidden[:, :1], hidden[:, 1:]
         share = assignment / assignment.sum(dim=1, keepdim=True)
-        pooled = share.transpose(1, 2) @ hidden_tokens
-        residual = torch.cat([cls, tokens.gather(1, index)], dim=1)
-        output = residual + self.fc2(torch.cat([hidden_cls, pooled], dim=1))
-        return output[:, :1], output[:, 1:], logits
+        pooled = tokens.gather(1, index) + self.fc2(share.transpose(1, 2) @ self.fc1(tokens))
+        return cls + self.fc2(self.fc1(cls)), pooled, logits
 
     def _node_features(self, tokens: Tensor) -> Tensor:
         """Tokens in context, without what they all share: (B, N, d)."""

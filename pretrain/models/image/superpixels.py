@@ -16,6 +16,8 @@ from recaption.common.config import ConfigError
 #: Row and column of the nine neighbours, in the order of the assignment.
 NEIGHBOURS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
 CENTRE = 4
+#: Added to the squared distance of a neighbour that does not exist.
+OUT_OF_REACH = 1e6
 
 
 @dataclass
@@ -64,33 +66,26 @@ def hard_labels(assignment: Tensor, cell_size: int) -> Tensor:
     """The likeliest superpixel of each pixel.
 
     Args:
-        assignment: (B, 9, H, W) shares or logits; a neighbour beyond the image is the cell at
-            its edge.
+        assignment: (B, 9, H, W) shares or logits.
         cell_size: side of a cell in pixels.
 
     Returns:
         (B, H, W) int64, numbered row-major on the grid of cells.
     """
-    winner = assignment.max(dim=1).indices
-    return _neighbour_table(winner.shape[1], winner.shape[2], cell_size, winner.device)[
-        winner,
-        torch.arange(winner.shape[1], device=winner.device).view(-1, 1),
-        torch.arange(winner.shape[2], device=winner.device),
-    ]
+    return labels_of(assignment.max(dim=1).indices, cell_size)
 
 
-def _neighbour_table(height: int, width: int, cell_size: int, device: torch.device) -> Tensor:
-    """(9, H, W): number of each pixel's nine neighbouring cells, clamped at the edges."""
-    rows, columns = height // cell_size, width // cell_size
-    row = torch.arange(height, device=device) // cell_size
-    column = torch.arange(width, device=device) // cell_size
-    return torch.stack(
-        [
-            (row + down).clamp(0, rows - 1).unsqueeze(1) * columns
-            + (column + right).clamp(0, columns - 1)
-            for down, right in NEIGHBOURS
-        ]
-    )
+def labels_of(winner: Tensor, cell_size: int) -> Tensor:
+    """(B, H, W) which of the nine cells won a pixel -> (B, H, W) int64 number of that cell.
+
+    A neighbour beyond the image is the cell at its edge.
+    """
+    height, width = winner.shape[1:]
+    rows = torch.arange(height, device=winner.device).view(-1, 1) // cell_size
+    columns = torch.arange(width, device=winner.device) // cell_size
+    rows = (rows + winner // 3 - 1).clamp_(0, height // cell_size - 1)
+    columns = (columns + winner % 3 - 1).clamp_(0, width // cell_size - 1)
+    return rows * (width // cell_size) + columns
 
 
 class GridSuperpixels(Superpixels):
@@ -119,35 +114,33 @@ class SlicSuperpixels(Superpixels):
             )
         self.config = config
 
+    @torch.no_grad()
     def assignment(self, images: Tensor) -> Tensor:
-        return self._closeness(images).softmax(dim=1)
+        return _ungroup(self._logits(images).softmax(dim=3), self.cell_size)
 
     @torch.no_grad()
     def forward(self, images: Tensor) -> Tensor:
-        return hard_labels(self._closeness(images), self.cell_size)
+        winner = self._logits(images).max(dim=3, keepdim=True).indices
+        return labels_of(_ungroup(winner, self.cell_size).squeeze(1), self.cell_size)
 
-    @torch.no_grad()
-    def _closeness(self, images: Tensor) -> Tensor:
-        """(B, 9, H, W): logits of the assignment."""
+    def _logits(self, images: Tensor) -> Tensor:
+        """(B, rows, columns, 9, cell * cell): logits of each cell's pixels for the nine cells."""
         cell, stride = self.cell_size, self.config.stride
-        batch, _, height, width = images.shape
         with torch.autocast(images.device.type, enabled=False):
             images = images.float()
             small = F.avg_pool2d(images, stride) if stride > 1 else images
             points = self._points(small, cell // stride)
-            centres = points.mean(dim=3)
+            centres = points.mean(dim=4)
             for _ in range(self.config.num_iterations):
-                centres = self._updated(points, self._logits(points, centres).softmax(dim=3))
-            logits = self._logits(self._points(images, cell), centres)
-        # (B, rows, columns, 9, cell, cell) -> (B, 9, rows, cell, columns, cell)
-        logits = logits.unflatten(4, (cell, cell)).permute(0, 3, 1, 4, 2, 5)
-        return logits.reshape(batch, 9, height, width)
+                shares = (self._weights(centres) @ points).softmax(dim=3)
+                centres = _updated(points, shares)
+            return self._weights(centres) @ self._points(images, cell)
 
     def _points(self, images: Tensor, cell: int) -> Tensor:
-        """Colour and scaled position of each pixel, grouped by cells of side `cell`.
+        """Colour and scaled position of each pixel and a 1, grouped by cells of side `cell`.
 
         Returns:
-            (B, rows, columns, cell * cell, 5).
+            (B, rows, columns, 6, cell * cell).
         """
         batch, _, height, width = images.shape
         row, column = (
@@ -155,35 +148,29 @@ class SlicSuperpixels(Superpixels):
             (torch.arange(side, device=images.device) + 0.5) * (self.config.compactness / cell)
             for side in (height, width)
         )
-        positions = torch.stack(torch.meshgrid(row, column, indexing="ij"))
-        points = torch.cat([images, positions.expand(batch, -1, -1, -1)], dim=1)
+        position = torch.meshgrid(row, column, indexing="ij")
+        constant = torch.stack([*position, torch.ones_like(position[0])])
+        points = torch.cat([images, constant.expand(batch, -1, -1, -1)], dim=1)
         points = points.unflatten(3, (-1, cell)).unflatten(2, (-1, cell))
-        return points.permute(0, 2, 4, 3, 5, 1).flatten(3, 4).contiguous()
+        return points.permute(0, 2, 4, 1, 3, 5).flatten(4)
 
-    def _logits(self, points: Tensor, centres: Tensor) -> Tensor:
-        """(B, rows, columns, 9, P): minus the scaled squared distance to each of nine centres.
+    def _weights(self, centres: Tensor) -> Tensor:
+        """What takes a point to its nine logits: (B, rows, columns, 9, 6).
 
-        Without the square of the point itself, which all nine share. Neighbours beyond the image
-        are infinitely far.
+        A logit is minus the scaled squared distance to a centre, 2 x c - |c|^2 after leaving out
+        |x|^2, which all nine share. Neighbours beyond the image are out of reach.
         """
         around = _neighbours(centres)
-        inside = _neighbours(torch.ones_like(centres[:1, ..., :1]))
-        logits = 2 * around @ points.transpose(3, 4) - around.square().sum(4, keepdim=True)
-        return logits.mul_(self.config.sharpness).masked_fill_(inside == 0, -torch.inf)
+        weights = 2 * around
+        weights[..., 5] = -around[..., :5].square().sum(dim=4)
+        weights[..., 5] -= OUT_OF_REACH * (around[..., 5] == 0)
+        return weights.mul_(self.config.sharpness)
 
-    @staticmethod
-    def _updated(points: Tensor, shares: Tensor) -> Tensor:
-        """(B, rows, columns, 5): mean of the points that each cell holds, by shares."""
-        ones = torch.ones_like(points[..., :1])
-        sums = shares @ torch.cat([points, ones], dim=4)  # (B, rows, columns, 9, 6)
-        batch, rows, columns, _, channels = sums.shape
-        total = sums.new_zeros(batch, rows + 2, columns + 2, channels)
-        for neighbour, (down, right) in enumerate(NEIGHBOURS):
-            total[:, 1 + down : 1 + down + rows, 1 + right : 1 + right + columns] += sums[
-                :, :, :, neighbour
-            ]
-        total = total[:, 1:-1, 1:-1]
-        return total[..., :-1] / total[..., -1:].clamp(min=1e-6)
+
+def _updated(points: Tensor, shares: Tensor) -> Tensor:
+    """(B, rows, columns, 6): mean of the points that each cell holds, by their shares."""
+    sums = _neighbours_back(shares @ points.transpose(3, 4))
+    return sums / sums[..., 5:].clamp(min=1e-6)
 
 
 def _neighbours(cells: Tensor) -> Tensor:
@@ -195,6 +182,23 @@ def _neighbours(cells: Tensor) -> Tensor:
         for down, right in NEIGHBOURS
     ]
     return torch.stack(shifted, dim=3)
+
+
+def _neighbours_back(values: Tensor) -> Tensor:
+    """(B, rows, columns, 9, C) addressed to neighbours -> (B, rows, columns, C) sums received."""
+    batch, rows, columns, _, channels = values.shape
+    received = values.new_zeros(batch, rows + 2, columns + 2, channels)
+    for neighbour, (down, right) in enumerate(NEIGHBOURS):
+        target = received[:, 1 + down : 1 + down + rows, 1 + right : 1 + right + columns]
+        target += values[:, :, :, neighbour]
+    return received[:, 1:-1, 1:-1]
+
+
+def _ungroup(values: Tensor, cell: int) -> Tensor:
+    """(B, rows, columns, C, cell * cell) -> (B, C, rows * cell, columns * cell)."""
+    batch, rows, columns, channels, _ = values.shape
+    pixels = values.unflatten(4, (cell, cell)).permute(0, 3, 1, 4, 2, 5)
+    return pixels.reshape(batch, channels, rows * cell, columns * cell)
 
 
 def build_superpixels(config: SuperpixelConfig) -> Superpixels:

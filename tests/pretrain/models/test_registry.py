@@ -121,7 +121,7 @@ def test_missing_features_are_named():
         ("model.image.name=resnet", "model.image.name is 'resnet'"),
         ("model.text.name=bert", "model.text.name is 'bert'"),
         ("model.image.size=100", "not a multiple of superpixels.cell_size"),
-        ("model.image.hierarchical.num_heads=7", "width 128 is not a multiple of its 7"),
+        ("model.image.hierarchical.num_heads=7", "width 96 is not a multiple of its 7"),
         ("model.image.hierarchical.num_clusters=[200,32,16]", "196 superpixels cannot be pooled"),
         ("model.image.hierarchical.depths=[2,2]", "do not go together"),
         ("model.image.hierarchical.stem.strides=[2,2]", "differ in length"),
