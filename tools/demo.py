@@ -5,18 +5,16 @@ was interrupted goes on with the stage that it was in; one that was finished sta
 """
 
 import json
-import os
 import shutil
-import subprocess
 import sys
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from recaption.common.config import UserError, load_config, run_command
+from recaption.common.config import load_config, run_command
 from recaption.common.files import atomic_write
 from recaption.common.progress import format_seconds
+from tools.stages import Stages, torchrun
 
 
 @dataclass
@@ -27,34 +25,7 @@ class DemoConfig:
     num_train: int = 4000  # scenes to train on
     num_val: int = 500  # scenes to evaluate on, which training never sees
     num_ranks: int = 2
-    # further keys of the training run, as key=value
-    train: list[str] | None = None
-
-
-class Stages:
-    """Runs the demo's stages once each and remembers how long they took."""
-
-    def __init__(self, folder: Path) -> None:
-        self._path = folder / "stages.json"
-        self.seconds: dict[str, float] = {}
-        if self._path.exists():
-            self.seconds = json.loads(self._path.read_text())
-
-    def run(
-        self, name: str, *command: str | Path, environment: dict[str, str] | None = None
-    ) -> None:
-        if name in self.seconds:
-            print(f"\n== {name}: done before ({format_seconds(self.seconds[name])})", flush=True)
-            return
-        words = [str(word) for word in command]
-        print(f"\n== {name}\n$ {' '.join(words)}", flush=True)
-        started = time.monotonic()
-        status = subprocess.run(words, env={**os.environ, **(environment or {})}).returncode
-        if status != 0:
-            raise UserError(f"the demo's stage {name!r} failed (exit status {status}), see above")
-        self.seconds[name] = round(time.monotonic() - started, 1)
-        with atomic_write(self._path) as path:
-            path.write_text(json.dumps(self.seconds))
+    train: list[str] = field(default_factory=list)  # further key=value for the training run
 
 
 def main(argv: list[str]) -> None:
@@ -71,8 +42,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     stages = Stages(folder)
-    shards, tables, run = folder / "shards", folder / "captions", folder / "run"
-    report, release = run / "report" / "report.html", folder / "release"
+    shards, tables = folder / "shards", folder / "captions"
+    run, release = folder / "run", folder / "release"
     python = sys.executable
 
     for split, count in (("train", config.num_train), ("val", config.num_val)):
@@ -86,10 +57,9 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         *(config.recaption_python, "-m", "recaption", "run"),
         *(f"input={shards}", f"output={tables}"),
     )
-    stages.run(
+    captions = stages.run(
         "score captions",
-        *(python, "-m", "tools.score_captions", f"tables={tables}", f"shards={shards}"),
-        *("pattern=val-*", f"output={folder / 'captions.json'}"),
+        *(python, "-m", "tools.score_captions", f"tables={tables}", f"shards={shards}", "--json"),
     )
     for split in ("train", "val"):
         stages.run(
@@ -99,41 +69,56 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         )
     stages.run(
         "train",
-        *(Path(python).with_name("torchrun"), "--nproc-per-node", str(config.num_ranks)),
-        *("-m", "pretrain", "train", config.config),
-        *(f"run={run}", f"data.train={folder / 'train'}", *(config.train or [])),
-        environment={"OMP_NUM_THREADS": "1", "OMP_WAIT_POLICY": "passive"},
+        *torchrun(config.num_ranks),
+        *("pretrain", "train", config.config),
+        *(f"run={run}", f"data.train={folder / 'train'}", *config.train),
     )
-    stages.run(
+    evaluation = stages.run(
         "evaluate",
-        *(python, "-m", "pretrain", "evaluate"),
+        *(python, "-m", "pretrain", "evaluate", "--json"),
         *(f"checkpoint={run}", f"data={folder / 'val'}", f"num_samples={config.num_val}"),
     )
     stages.run("release", python, "-m", "pretrain", "release", f"run={run}", f"output={release}")
 
-    evaluation = json.loads((run / "evaluation.json").read_text())
-    captions = json.loads((folder / "captions.json").read_text())
     summary = {
         "seconds": round(sum(stages.seconds.values()), 1),
         "stages": stages.seconds,
-        "num_images": config.num_train + config.num_val,
         **evaluation,
+        "num_images": config.num_train + config.num_val,
+        "num_evaluated": evaluation["num_images"],
         "captioner_precision": captions["precision"],
         "captioner_recall": captions["recall"],
         "captioner_control_recall": captions["control_recall"],
-        "report": str(report),
+        "report": evaluation["report"],
         "release": str(release),
     }
     with atomic_write(folder / "summary.json") as path:
-        path.write_text(json.dumps(summary, indent=2))
-    _print_summary(summary)
+        path.write_text(json.dumps(summary, indent=2) + "\n")
+    print(format_summary(summary))
     return summary
 
 
-def _print_summary(summary: dict[str, Any]) -> None:
-    print("\n== done")
-    for name, seconds in summary["stages"].items():
-        print(f"  {name:<20}{format_seconds(seconds):>8}")
+def format_summary(summary: dict[str, Any]) -> str:
+    """What was reached, and where to look and what to type next."""
+    share = {name: f"{value:.1%}" for name, value in summary.items() if isinstance(value, float)}
+    gain = summary["t2i_r1"] / summary["chance_r1"]
+    return "\n".join(
+        [
+            f"\n== done in {format_seconds(summary['seconds'])}",
+            f"captions    precision {share['captioner_precision']} and recall "
+            f"{share['captioner_recall']} of coloured things; against another scene "
+            f"{share['captioner_control_recall']}",
+            f"retrieval   {summary['num_evaluated']} unseen scenes, R@1 {share['t2i_r1']} text to "
+            f"image and {share['i2t_r1']} image to text; {gain:.0f} times chance",
+            f"pointing    {share['pointing']} of the sentences' maps peak on the thing they name; "
+            f"chance {share['pointing_chance']}",
+            f"report      {summary['report']}",
+            "release     open it so:\n",
+            "    import pretrain",
+            f"    model = pretrain.load({summary['release']!r})",
+            '    print(model.similarity(["scene.jpg"], ["On the left is a small red ball. ..."]))',
+        ]
+    )
 
 
 if __name__ == "__main__":
