@@ -79,7 +79,7 @@ class BatchStream:
             drop_last=True,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if config.num_workers else None,
-            worker_init_fn=_ignore_signals,
+            worker_init_fn=_ignore_ctrl_c,
         )
 
     @property
@@ -89,8 +89,12 @@ class BatchStream:
     def __iter__(self) -> Iterator[Batch]:
         while True:
             # Loader workers are forked at each pass and take the number of it with them.
-            for images, texts, keys in self._loader:
-                yield Batch(images, texts, keys)
+            try:
+                for images, texts, keys in self._loader:
+                    yield Batch(images, texts, keys)
+            except UserError as error:
+                # A worker's error arrives with the worker's traceback before it.
+                raise UserError(str(error).strip().splitlines()[-1]) from None
             self._dataset.pass_index += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -173,7 +177,6 @@ def _decode(row: dict[str, Any]) -> Sample:
     return Sample(row["key"], image, row["captions"], row["objects"], row["sha256"], row["shard"])
 
 
-def _ignore_signals(worker: int) -> None:
-    """Ctrl-C and preemption are the training process's to answer, not its loader's."""
+def _ignore_ctrl_c(worker: int) -> None:
+    """Ctrl-C reaches every process of the terminal; it is the training process's to answer."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)

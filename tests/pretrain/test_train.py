@@ -1,0 +1,131 @@
+"""The real command on real ranks: it learns, resumes bit by bit, and stops when asked."""
+
+import json
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from pretrain.inference import load_for_inference
+from pretrain.metrics import read_metrics
+from recaption.common.config import UserError
+from tests.pretrain.trainruns import TINY, start_training, train, write_training_shards
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("train")
+    shards = write_training_shards(folder / "shards", 40)
+    path = folder / "tiny.yaml"
+    path.write_text(TINY + "train: {num_steps: 8, log_every: 1, checkpoint_every: 3}\n")
+    with path.open("a") as file:
+        file.write(f"run: {folder / 'whole'}\n")
+    path.write_text(path.read_text().replace("data: {", f"data: {{train: {shards}, "))
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole_run(config: Path) -> Path:
+    """An uninterrupted run of 8 steps on two ranks."""
+    train(config, num_ranks=2)
+    return config.parent / "whole"
+
+
+def weights(run: Path, step: int) -> dict[str, torch.Tensor]:
+    return load_file(run / "checkpoints" / f"step-{step:08d}" / "model.safetensors")
+
+
+def test_a_run_leaves_config_metrics_and_complete_checkpoints(whole_run: Path) -> None:
+    names = sorted(path.name for path in (whole_run / "checkpoints").iterdir())
+    assert names == ["step-00000006", "step-00000008"]
+    assert all((whole_run / "checkpoints" / name / "COMPLETE").exists() for name in names)
+    rows = read_metrics(whole_run / "metrics.jsonl")
+    assert [row["step"] for row in rows] == list(range(1, 9))
+    assert rows[-1]["num_samples_seen"] == 8 * 4 * 2
+    assert rows[0]["loss"] == pytest.approx(
+        rows[0]["part_local"] + rows[0]["part_global"] + rows[0]["whole"], rel=1e-5
+    )
+    assert "min_crop_area" in (whole_run / "config.yaml").read_text()
+
+
+def test_a_resumed_run_equals_an_uninterrupted_one(config: Path, whole_run: Path) -> None:
+    """A run that died after step 8 was logged, while a later checkpoint was being written."""
+    run = config.parent / "resumed"
+    shutil.copytree(whole_run, run)
+    (run / "checkpoints" / "step-00000008" / "COMPLETE").unlink()
+    output = train(config, f"run={run}", num_ranks=2)
+    assert "resumed after step 6" in output
+    expected, resumed = weights(whole_run, 8), weights(run, 8)
+    assert expected.keys() == resumed.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(tensor, resumed[name]), name
+    rows, expected_rows = (read_metrics(r / "metrics.jsonl") for r in (run, whole_run))
+    assert [row["loss"] for row in rows] == [row["loss"] for row in expected_rows]
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_status_0(config: Path) -> None:
+    run = config.parent / "stopped"
+    process = start_training(config, f"run={run}", "train.num_steps=100000")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if line.startswith("step 2/"):
+            process.send_signal(signal.SIGINT)
+            break
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode == 0, output
+    assert "stopped by SIGINT" in output
+    assert load_for_inference(run).source.parent == run / "checkpoints"
+
+
+def test_a_checkpoint_without_its_marker_is_refused(whole_run: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "checkpoints" / "step-00000001"
+    checkpoint.mkdir(parents=True)
+    for path in (tmp_path, checkpoint):
+        with pytest.raises(UserError, match="COMPLETE"):
+            load_for_inference(path)
+
+
+def test_inference_loads_what_was_trained(whole_run: Path) -> None:
+    loaded = load_for_inference(whole_run)
+    expected = weights(whole_run, 8)
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, expected[f"model.{name}"])
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("data.batch_size=41", ["40 samples", "data.batch_size"]),
+        ("data.train=nowhere", ["nowhere", "index.json"]),
+        ("engine.zero_stag=1", ["engine.zero_stag", "engine.zero_stage"]),
+        ("data.captions.sources=[tall]", ["tall", "long"]),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    config: Path, tmp_path: Path, override: str, words: list[str]
+) -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "pretrain", "train", config, f"run={tmp_path}", override],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert result.returncode == 2, result.stderr
+    message = result.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ")
+    assert all(word in message for word in words), message
+    assert "Traceback" not in result.stderr
+
+
+def test_every_zero_stage_gives_the_same_losses(config: Path, whole_run: Path) -> None:
+    expected = [row["loss"] for row in read_metrics(whole_run / "metrics.jsonl")]
+    run = config.parent / "stage-2"
+    train(config, f"run={run}", "engine.zero_stage=2", num_ranks=2)
+    losses = [row["loss"] for row in read_metrics(run / "metrics.jsonl")]
+    assert losses == pytest.approx(expected, rel=1e-5)
+    assert json.loads((run / "checkpoints/step-00000008/state.json").read_text())["step"] == 8
