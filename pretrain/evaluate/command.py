@@ -14,6 +14,7 @@ from pretrain.evaluate.measure import Measurement, measure, pair_with_others
 from pretrain.evaluate.provenance import describe_code, describe_data, describe_weights
 from pretrain.evaluate.report import Evaluated, write_report
 from pretrain.evaluate.retrieval import RetrievalResult, chance, retrieval
+from pretrain.evaluate.scores import resolve_alpha
 from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
 from recaption.common.config import UserError, format_help, load_config
 from recaption.common.files import atomic_write
@@ -24,6 +25,7 @@ RESULT = "evaluation.json"
 PROTOCOL = {
     "retrieval": "one caption an image; recall@k is the share of queries whose match is among the "
     "first k; every candidate that is not scored strictly below the match counts as ahead of it",
+    "alpha": "share of the local score in CAFT's blended one; the rest is the whole score",
     "localisation": "sentences that name exactly one thing of their image (whole words, longest "
     "name first; the colour decides among things of one name; things alike count as one, with the "
     "union of their boxes)",
@@ -58,13 +60,14 @@ def main(argv: list[str]) -> None:
     started = time.monotonic()
     inference = load_for_inference(config.checkpoint)
     output = output_folder(config, inference)
+    alpha = resolve_alpha(inference.objective, config.alpha)
     inference.model.to(best_device())
     inference.objective.to(best_device())
 
     chosen = choose_examples(Path(config.data), inference.config, config.source, config.num_samples)
     queries = pair_with_others(named_sentences(chosen.examples, inference.config.data.image))
     measurement = measure(
-        inference, Path(config.data), chosen.examples, queries, config.batch_size, config.alpha
+        inference, Path(config.data), chosen.examples, queries, config.batch_size, alpha
     )
     result = collect(config, inference, chosen, measurement)
     result["seconds"] = round(time.monotonic() - started, 1)
@@ -120,6 +123,7 @@ def collect(
         "retrieval": {
             "num_images": len(examples),
             "num_texts": len(examples),
+            "alpha": resolve_alpha(inference.objective, config.alpha),
             "num_repeated_texts": len(examples) - len({example.texts for example in examples}),
             "chance": asdict(by_chance),
             "columns": {name: asdict(result) for name, result in columns.items()},
@@ -135,7 +139,7 @@ def collect(
         "checkpoint": describe_weights(inference.source),
         "data": describe_data(Path(config.data)),
         "code": describe_code(),
-        "arguments": {name: asdict(config)[name] for name in ("num_samples", "source", "alpha")},
+        "arguments": {name: asdict(config)[name] for name in ("num_samples", "source")},
     }
 
 

@@ -113,7 +113,8 @@ def choose_shown(evaluated: Evaluated, num_pictures: int) -> Shown:
     with_maps = [position for position, group in enumerate(evaluated.queries) if group]
     map_scores = evaluated.measurement.map_scores
     clearest = sorted(with_maps, key=lambda p: -max(score.iou for score in map_scores[p]))
-    first = with_maps[:num_pictures]
+    several = [position for position in with_maps if len(evaluated.queries[position]) > 1]
+    first = (several or with_maps)[:num_pictures]
     return Shown(
         samples=list(range(min(num_pictures, len(evaluated.examples)))),
         found=found,

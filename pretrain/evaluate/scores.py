@@ -12,6 +12,21 @@ from pretrain.objectives.caft import CaftObjective
 from recaption.common.config import UserError
 
 
+def resolve_alpha(objective: Objective, alpha: float | None) -> float | None:
+    """The share of CAFT's local score in its retrieval score: `alpha`, or the objective's own.
+
+    None for an objective that blends nothing.
+
+    Raises:
+        UserError: if `alpha` is given for such an objective.
+    """
+    if isinstance(objective, CaftObjective):
+        return objective.config.alpha if alpha is None else alpha
+    if alpha is not None:
+        raise UserError("alpha blends CAFT's whole and local scores; this model is no CAFT")
+    return None
+
+
 def score_columns(
     objective: Objective,
     images: ImageFeatures,
@@ -21,21 +36,14 @@ def score_columns(
 ) -> dict[str, Tensor]:
     """(num_images, num_texts) matrices on the CPU by name, the retrieval score first.
 
-    CAFT's score is a blend, (1 - alpha) whole + alpha local, so its two ends come along. Without
-    `alpha` the objective's own is used.
-
-    Raises:
-        UserError: if `alpha` is given for an objective that blends nothing.
+    CAFT's score is a blend, (1 - alpha) whole + alpha local, so its two ends come along.
     """
-    if not isinstance(objective, CaftObjective):
-        if alpha is not None:
-            raise UserError("alpha blends CAFT's whole and local scores; this model is no CAFT")
+    share = resolve_alpha(objective, alpha)
+    if not isinstance(objective, CaftObjective) or share is None:
         return {"score": score_matrix(objective, images, texts, block)}
-    if alpha is None:
-        alpha = objective.config.alpha
     whole = score_matrix(with_alpha(objective, 0.0), images, texts, block)
     local = score_matrix(with_alpha(objective, 1.0), images, texts, block)
-    return {"blended": (1 - alpha) * whole + alpha * local, "whole": whole, "local": local}
+    return {"blended": (1 - share) * whole + share * local, "whole": whole, "local": local}
 
 
 @torch.inference_mode()

@@ -47,6 +47,7 @@ def test_figures_stand_next_to_what_they_were_made_from(run: Path, data: Path) -
     assert result["summary"]["t2i_r1"] == blended["text_to_image"]["r1"]
     assert result["summary"]["i2t_r1"] == blended["image_to_text"]["r1"]
     assert list(result["retrieval"]["columns"]) == ["blended", "whole", "local"]
+    assert result["retrieval"]["alpha"] == 0.3
     weights = run / "checkpoints" / "step-00000007" / "model.safetensors"
     assert result["checkpoint"]["step"] == 7
     assert result["checkpoint"]["sha256"] == sha256_file(weights)
