@@ -23,7 +23,7 @@ from recaption.images import BadImageError, ImageConfig, decode_image, encode_im
 from recaption.prefetch import map_ahead
 from recaption.sentences import split_sentences
 from recaption.shards import Sample, Shard, find_shards, open_shard
-from recaption.table import SourceFile, read_table, table_path
+from recaption.table import SourceFile, check_table, read_table, table_path
 
 COLUMNS = {
     "key": "str",
@@ -260,10 +260,7 @@ def _check_tables(shards: list[Path], folders: list[Path]) -> None:
     """Each folder has a finished table of each shard, and no two folders the same prompt's."""
     by_prompt: dict[str, list[Path]] = defaultdict(list)
     for folder in folders:
-        prompts = set()
-        for shard in shards:
-            prompts |= set(read_table(folder, shard.stem)["prompt_id"].unique().to_pylist())
-        for prompt in prompts:
+        for prompt in {check_table(folder, shard.stem).origin.prompt_id for shard in shards}:
             by_prompt[prompt].append(folder)
     for prompt, users in by_prompt.items():
         if prompt == RAW or len(users) > 1:

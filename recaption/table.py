@@ -147,8 +147,8 @@ def read_stats(folder: Path, shard: str) -> ShardStats | None:
         raise UserError(f"{path} cannot be read ({error}): delete it to caption again") from None
 
 
-def read_table(folder: Path, shard: str) -> pa.Table:
-    """The table of a finished shard.
+def check_table(folder: Path, shard: str) -> ShardStats:
+    """The statistics of a shard whose table is there, without reading the table.
 
     Raises:
         UserError: the shard is not finished, or its table is not the one that was written.
@@ -159,7 +159,13 @@ def read_table(folder: Path, shard: str) -> pa.Table:
         raise UserError(f"{path} is not finished: run `python -m recaption run` again")
     if path.stat().st_size != stats.table_bytes:
         raise UserError(f"{path} is damaged: delete it and its stats.json, and caption again")
-    return pq.read_table(path, schema=SCHEMA)
+    return stats
+
+
+def read_table(folder: Path, shard: str) -> pa.Table:
+    """The table of a finished shard. Raises: UserError: as ``check_table`` does."""
+    check_table(folder, shard)
+    return pq.read_table(table_path(folder, shard), schema=SCHEMA)
 
 
 def is_finished(folder: Path, source: Path, origin: CaptionOrigin, filters: dict[str, Any]) -> bool:
