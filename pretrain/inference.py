@@ -66,9 +66,8 @@ def load_for_inference(path: Path | str) -> InferenceModel:
 
 
 def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
-    missing, unexpected = module.load_state_dict(state, strict=False)
-    if missing or unexpected:
-        raise UserError(
-            f"the weights do not fit the configuration: missing {missing[:3]}, "
-            f"unexpected {unexpected[:3]}"
-        )
+    try:
+        module.load_state_dict(state)
+    except RuntimeError as error:
+        details = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise UserError(f"the weights do not fit the configuration: {details}") from None

@@ -1,6 +1,7 @@
 """Training shards as an endless, resumable stream of batches, and as plain samples."""
 
 import io
+import json
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from typing import Any, Self
 import torch
 from PIL import Image
 from streaming import StreamingDataLoader, StreamingDataset
+from streaming.base.format import reader_from_json
 from torch import Tensor
 
 from pretrain.data.captions import num_texts, sample_texts
@@ -48,9 +50,12 @@ class Batch:
 
 def read_samples(folder: Path | str) -> Iterator[Sample]:
     """Every sample of a folder of MDS shards once, in the order in which they were packed."""
-    dataset = _open(folder, batch_size=1, shuffle=False)
-    for index in range(dataset.num_samples):
-        yield _decode(dataset[index])
+    _check_shards(folder)
+    index = json.loads((Path(folder) / "index.json").read_text())
+    for shard in index["shards"]:
+        reader = reader_from_json(str(folder), None, shard)
+        for position in range(reader.size):
+            yield _decode(reader[position])
 
 
 class BatchStream:
@@ -150,11 +155,6 @@ class _Collate:
         captions = [caption for sample_tokens in tokens for caption in sample_tokens]
         # The images come first: the streaming loader counts samples by the first value.
         return torch.stack(images), pack_tokens(captions, self.num_texts_per_image), list(keys)
-
-
-def _open(folder: Path | str, batch_size: int, shuffle: bool) -> StreamingDataset:
-    _check_shards(folder)
-    return StreamingDataset(local=str(folder), batch_size=batch_size, shuffle=shuffle)
 
 
 def _check_shards(folder: Path | str) -> None:

@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+Box = tuple[float, float, float, float]  # left, top, right, bottom
+
 # What open_clip's ViTs, and the published CAFT, are normalised with.
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -37,13 +39,19 @@ def evaluation_transform(config: ImageConfig, size: int) -> Callable[[Image.Imag
 
     def transform(image: Image.Image) -> Tensor:
         width, height = image.size
-        if config.resize == "squash":
-            return _resize(image, (0.0, 0.0, float(width), float(height)), size)
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        return _resize(image, (left, top, left + side, top + side), size)
+        left, top, right, bottom = seen_box(width, height, config)
+        return _resize(image, (left * width, top * height, right * width, bottom * height), size)
 
     return transform
+
+
+def seen_box(width: int, height: int, config: ImageConfig) -> Box:
+    """The part of a picture that is seen in evaluation, as fractions (left, top, right, bottom)."""
+    if config.resize == "squash":
+        return (0.0, 0.0, 1.0, 1.0)
+    side = min(width, height)
+    left, top = (1 - side / width) / 2, (1 - side / height) / 2
+    return (left, top, 1 - left, 1 - top)
 
 
 def normalise(images: Tensor) -> Tensor:
@@ -53,9 +61,7 @@ def normalise(images: Tensor) -> Tensor:
     return images.float().div_(255).sub_(mean).div_(std)
 
 
-def _random_crop(
-    size: tuple[int, int], min_area: float, rng: Random
-) -> tuple[float, float, float, float]:
+def _random_crop(size: tuple[int, int], min_area: float, rng: Random) -> Box:
     """A box of a random share of the area, its aspect within 3/4 and 4/3 of the picture's."""
     width, height = size
     area = rng.uniform(min_area, 1.0)
@@ -69,6 +75,6 @@ def _random_crop(
     return left, top, left + crop_width, top + crop_height
 
 
-def _resize(image: Image.Image, box: tuple[float, float, float, float], size: int) -> Tensor:
+def _resize(image: Image.Image, box: Box, size: int) -> Tensor:
     resized = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box)
     return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()

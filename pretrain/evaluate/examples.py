@@ -9,8 +9,8 @@ from PIL import Image
 from pretrain.config import PretrainConfig
 from pretrain.data.captions import evaluation_texts
 from pretrain.data.stream import read_samples
-from pretrain.data.transforms import ImageConfig
-from pretrain.evaluate.maps import clip_box, seen_box
+from pretrain.data.transforms import ImageConfig, seen_box
+from pretrain.evaluate.maps import clip_box
 from pretrain.evaluate.naming import Named, named_thing, vocabulary_of
 from recaption.common.config import UserError
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from pretrain.evaluate.maps import Box, peak
+from pretrain.data.transforms import Box
+from pretrain.evaluate.maps import peak
 
 #: Upper ends of the box area, as a share of the image, by which results are also told apart.
 SIZES = {"small": 0.05, "medium": 0.2, "large": 1.0}

@@ -6,10 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.data.transforms import ImageConfig
+from pretrain.data.transforms import Box
 from pretrain.models.features import SegmentHierarchy
-
-Box = tuple[float, float, float, float]
 
 
 def pixel_maps(relevance: Tensor, hierarchy: SegmentHierarchy | None, size: int) -> Tensor:
@@ -52,15 +50,6 @@ def normalised(heat: Tensor) -> Tensor:
     low = heat.amin(dim=(-2, -1), keepdim=True)
     high = heat.amax(dim=(-2, -1), keepdim=True)
     return (heat - low) / (high - low).clamp_min(torch.finfo(heat.dtype).tiny)
-
-
-def seen_box(width: int, height: int, config: ImageConfig) -> Box:
-    """The part of a picture that the model sees, as fractions (left, top, right, bottom)."""
-    if config.resize == "squash":
-        return (0.0, 0.0, 1.0, 1.0)
-    side = min(width, height)
-    left, top = (1 - side / width) / 2, (1 - side / height) / 2
-    return (left, top, 1 - left, 1 - top)
 
 
 def clip_box(box: Box, seen: Box) -> Box | None:

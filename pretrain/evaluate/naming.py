@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from pretrain.evaluate.maps import Box
+from pretrain.data.transforms import Box
 
 #: How many words may stand between a colour and the thing it belongs to ("red striped big ball").
 _WORDS_BETWEEN = 2

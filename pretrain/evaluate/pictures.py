@@ -10,7 +10,8 @@ from PIL import Image, ImageDraw
 from skimage.segmentation import find_boundaries
 from torch import Tensor
 
-from pretrain.evaluate.maps import Box, normalised, peak
+from pretrain.data.transforms import Box
+from pretrain.evaluate.maps import normalised, peak
 
 #: Colours of a heat map from cold to hot; the light page shows through where it is cold.
 _HEAT = np.array([[38, 60, 115], [64, 142, 164], [126, 200, 145], [250, 220, 90], [228, 70, 40]])

@@ -11,8 +11,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from pretrain.data.captions import evaluation_texts, split_caption
+from pretrain.data.transforms import seen_box
 from pretrain.evaluate.encode import batches, encode_images, encode_sentences, encode_texts
-from pretrain.evaluate.maps import normalised, pixel_maps, seen_box
+from pretrain.evaluate.maps import normalised, pixel_maps
 from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.release.checksums import check_checksums

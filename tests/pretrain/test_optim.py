@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -14,7 +15,7 @@ def test_the_schedule_rises_then_follows_a_cosine_to_zero() -> None:
     assert rates[:4] == [0.5, 1.0, 1.5, 2.0]
     assert rates[8] == pytest.approx(1.0)
     assert rates[12] == pytest.approx(0.0)
-    assert all(later <= earlier for earlier, later in zip(rates[4:], rates[5:], strict=False))
+    assert all(later <= earlier for earlier, later in itertools.pairwise(rates[4:]))
     assert rates[6] == pytest.approx(1 + math.cos(math.pi / 4))
 
 

@@ -62,9 +62,7 @@ def write_training_shards(folder: Path, num_samples: int) -> Path:
     return folder
 
 
-def start_training(
-    config: Path, *overrides: str, num_ranks: int = 1
-) -> "subprocess.Popen[str]":
+def start_training(config: Path, *overrides: str, num_ranks: int = 1) -> "subprocess.Popen[str]":
     """Starts ``python -m pretrain train`` in a session of its own, under torchrun if asked."""
     launcher = [sys.executable, "-m"]
     if num_ranks > 1:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from pretrain.data.transforms import ImageConfig
+from pretrain.data.transforms import ImageConfig, seen_box
 from pretrain.evaluate.localisation import (
     box_mask,
     hot_region,
@@ -11,7 +11,7 @@ from pretrain.evaluate.localisation import (
     score_map,
     summarise,
 )
-from pretrain.evaluate.maps import clip_box, normalised, peak, pixel_maps, seen_box
+from pretrain.evaluate.maps import clip_box, normalised, peak, pixel_maps
 from pretrain.models.features import SegmentHierarchy
 
 
