@@ -1,6 +1,8 @@
 """DeepSpeed around the model: sharded optimiser states, mixed precision, clipping."""
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -90,5 +92,25 @@ class Engine:
         self._deepspeed.save_checkpoint(str(folder), tag="engine", save_latest=False)
 
     def load(self, folder: Path) -> None:
-        path, _ = self._deepspeed.load_checkpoint(str(folder), tag="engine")
+        with _only_weights_from_pickles():
+            path, _ = self._deepspeed.load_checkpoint(str(folder), tag="engine")
         assert path is not None, f"{folder} is complete, but its engine state cannot be read"
+
+
+@contextmanager
+def _only_weights_from_pickles() -> Iterator[None]:
+    """DeepSpeed reads its checkpoints with a pickle that may run anything; this one may not."""
+    from deepspeed.runtime.fp16.loss_scaler import LossScaler
+    from deepspeed.runtime.zero.config import ZeroStageEnum
+    from deepspeed.utils.tensor_fragment import fragment_address
+
+    forced = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
+    before = os.environ.get(forced)
+    os.environ[forced] = "1"
+    try:
+        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
+            yield
+    finally:
+        del os.environ[forced]
+        if before is not None:
+            os.environ[forced] = before

@@ -68,6 +68,31 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: Path, whole_run: Path
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected_rows]
 
 
+def test_a_checkpoint_that_would_run_code_is_refused(
+    config: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole_run, run)
+    touched = tmp_path / "touched"
+    for path in (run / "checkpoints" / "step-00000008" / "engine").glob("*.pt"):
+        torch.save({"module": _Touch(touched)}, path)
+    process = start_training(config, f"run={run}")
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "Weights only load failed" in output
+    assert not touched.exists()
+
+
+class _Touch:
+    """Unpickled without care, it makes a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[Path]]:
+        return Path.touch, (self.path,)
+
+
 def test_ctrl_c_leaves_a_checkpoint_and_status_0(config: Path) -> None:
     run = config.parent / "stopped"
     process = start_training(config, f"run={run}", "train.num_steps=100000")
