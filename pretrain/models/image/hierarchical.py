@@ -28,11 +28,17 @@ class HierarchicalConfig:
     num_clusters: list[int] = field(default_factory=lambda: [64, 32, 16])
     pooling_heads: int = 12  # heads of the attention in graph pooling
     pooling_dropout: float = 0.1  # on the hidden features in graph pooling
+    pool: str = "cls"  # image features: cls (as published) or mean of the tokens (learns sooner)
+    # Amplitude of the sine-cosine positions that are added to the stem's features; 1 as published.
+    # What all images share slows the start of a short training, and positions are most of that.
+    position_scale: float = 1.0
     mlp_ratio: float = 4.0  # hidden width of the blocks' MLPs, in widths
     stem: StemConfig = field(default_factory=StemConfig)
     superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
 
     def __post_init__(self) -> None:
+        if self.pool not in ("cls", "mean"):
+            raise ConfigError(f"hierarchical.pool is {self.pool!r}; choose cls or mean")
         if len(self.depths) != len(self.num_clusters) + 1 or len(self.depths) < 2:
             raise ConfigError(
                 f"depths {self.depths} and num_clusters {self.num_clusters} do not go together: "
@@ -69,6 +75,7 @@ class HierarchicalEncoder(nn.Module):
                 )
         self.width = config.width
         self.stride = config.stem.stride
+        self.pool = config.pool
         self.num_superpixels = (image_size // cell_size) ** 2
         if self.num_superpixels < config.num_clusters[0]:
             raise ConfigError(
@@ -78,9 +85,8 @@ class HierarchicalEncoder(nn.Module):
         side = image_size // self.stride
         self.stem = ConvStem(config.stem, config.width)
         self.superpixels = build_superpixels(config.superpixels)
-        self.register_buffer(
-            "positions", sincos_positions(side, side, config.width), persistent=False
-        )
+        positions = config.position_scale * sincos_positions(side, side, config.width)
+        self.register_buffer("positions", positions, persistent=False)
         self.cls = nn.Parameter(torch.empty(1, 1, config.width))
         self.stages = nn.ModuleList(
             nn.Sequential(
@@ -135,7 +141,12 @@ class HierarchicalEncoder(nn.Module):
         hierarchy = None
         if with_hierarchy:
             hierarchy = SegmentHierarchy(labels, [logits.softmax(dim=2) for logits in assignments])
-        return ImageFeatures(coarse[:, 0], coarse[:, 1:], fine[:, 0], fine[:, 1:], hierarchy)
+        tokens, fine_tokens = coarse[:, 1:], fine[:, 1:]
+        if self.pool == "mean":
+            pooled, fine_pooled = tokens.mean(dim=1), fine_tokens.mean(dim=1)
+        else:
+            pooled, fine_pooled = coarse[:, 0], fine[:, 0]
+        return ImageFeatures(pooled, tokens, fine_pooled, fine_tokens, hierarchy)
 
     def segment_tokens(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One token a superpixel: the mean of stem feature and position over its stem cells.

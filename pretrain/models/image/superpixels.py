@@ -28,7 +28,7 @@ class SlicConfig:
     stride: int = 1  # pixels are averaged over squares of this side while the centres move
     # weight of position against colour: distance of one cell side counts as this much colour (in
     # standard deviations of the normalised image)
-    compactness: float = 0.5
+    compactness: float = 0.7
     sharpness: float = 10.0  # the assignment is a softmax of minus this times the squared distance
 
 

@@ -96,6 +96,21 @@ def test_hierarchy_from_pixels_to_the_last_tokens():
     assert model.encode_image(torch.randn(2, 3, 112, 112)).hierarchy is None
 
 
+def test_mean_pooling_is_the_mean_of_the_tokens():
+    images = torch.randn(2, 3, 112, 112)
+    features = {}
+    for pool in ("cls", "mean"):
+        torch.manual_seed(0)
+        config = config_of("model/caft_ti").model
+        config.image.hierarchical.pool = pool
+        features[pool] = build_model(config).eval().encode_image(images)
+    assert torch.equal(features["cls"].tokens, features["mean"].tokens)
+    mean = features["mean"]
+    torch.testing.assert_close(mean.pooled, mean.tokens.mean(1))
+    torch.testing.assert_close(mean.fine_pooled, mean.fine_tokens.mean(1))
+    assert not torch.allclose(features["cls"].pooled, mean.pooled, atol=1e-3)
+
+
 def test_texts_do_not_see_each_other():
     """A text's feature is the same alone and packed with others, in any order."""
     model = build_model(config_of("model/caft_ti").model).eval()
@@ -124,6 +139,7 @@ def test_missing_features_are_named():
         ("model.image.hierarchical.num_heads=7", "width 96 is not a multiple of its 7"),
         ("model.image.hierarchical.num_clusters=[200,32,16]", "196 superpixels cannot be pooled"),
         ("model.image.hierarchical.depths=[2,2]", "do not go together"),
+        ("model.image.hierarchical.pool=max", "pool is 'max'"),
         ("model.image.hierarchical.stem.strides=[2,2]", "differ in length"),
     ],
 )
