@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.ops.attention import Attention, Groups
+from recaption.common.config import ConfigError
 
 
 class Mlp(nn.Module):
@@ -73,7 +74,7 @@ def sincos_positions(height: int, width: int, channels: int) -> Tensor:
         (height * width, channels) float32, row-major.
     """
     if channels % 4:
-        raise ValueError(
+        raise ConfigError(
             f"sine-cosine positions need a width that is a multiple of 4, not {channels}"
         )
     frequencies = 10000.0 ** (-torch.arange(channels // 4, dtype=torch.float64) * 4 / channels)

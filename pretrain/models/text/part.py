@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from pretrain.models.blocks import Block, init_text_weights
 from pretrain.ops.attention import sort_by_length
+from recaption.common.config import ConfigError
 
 
 @dataclass
@@ -52,11 +53,11 @@ class PartTextEncoder(nn.Module):
             (R, width) features at the end tokens, after the final LayerNorm.
 
         Raises:
-            ValueError: a text is longer than the context.
+            ConfigError: a text is longer than the context.
         """
         order, last, groups = sort_by_length(offsets)
         if groups and groups[-1][1] > self.context_length:
-            raise ValueError(
+            raise ConfigError(
                 f"a text has {groups[-1][1]} tokens, the context of the text tower only "
                 f"{self.context_length}; cut texts when they are tokenized"
             )

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.models.blocks import Block, Mlp, init_text_weights
+from recaption.common.config import ConfigError
 
 
 @dataclass
@@ -42,10 +43,10 @@ class WholeTextEncoder(nn.Module):
         """(B, K, width) features of each image's texts, parts first -> (B, width) of the whole.
 
         Raises:
-            ValueError: there are fewer texts an image than parts.
+            ConfigError: there are fewer texts an image than parts.
         """
         if parts.shape[1] < self.num_parts:
-            raise ValueError(
+            raise ConfigError(
                 f"the whole-text encoder needs {self.num_parts} parts an image and got "
                 f"{parts.shape[1]}; see the number of parts in the data's captions"
             )

@@ -155,9 +155,9 @@ def test_unknown_objective():
 
 def test_too_few_texts_or_too_long_ones():
     model = build_model(config_of("model/caft_ti").model)
-    with pytest.raises(ValueError, match="needs 4 parts an image and got 2"):
+    with pytest.raises(ConfigError, match="needs 4 parts an image and got 2"):
         model.encode_text(texts(2))
-    with pytest.raises(ValueError, match="a text has 90 tokens"):
+    with pytest.raises(ConfigError, match="a text has 90 tokens"):
         model.encode_text(pack_tokens([[1] * 90] * 4, 4))
 
 
