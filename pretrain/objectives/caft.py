@@ -229,11 +229,15 @@ class CaftObjective(Objective):
         return (1 - alpha) * whole + alpha * part.mean(dim=2)
 
     def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
-        """Mean over heads of what attention pooling gives to each fine token; the zero key's share
-        is left out."""
+        """Softmax over the fine tokens of the part-local logit that each would give alone.
+
+        The attention weights themselves say where there is something to see rather than where the
+        thing named is: their peak hardly depends on the sentence (figures in docs/log.md).
+        """
         assert image.fine_tokens is not None
-        weights = self.attention_pooling.weights(F.normalize(queries, dim=2), image.fine_tokens)
-        return weights[..., :-1].mean(dim=1)
+        alone = F.normalize(self.attention_pooling.pool_alone(image.fine_tokens), dim=2)
+        cosine = F.normalize(queries, dim=2) @ alone.transpose(1, 2)
+        return torch.softmax(self.part_scale * cosine, dim=2)
 
     def diagnostics(self) -> dict[str, float]:
         values = {"part_scale": self.part_scale.item(), "whole_scale": self.whole_scale.item()}

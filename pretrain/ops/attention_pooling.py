@@ -69,6 +69,11 @@ class AttentionPooling(nn.Module):
         """(B, Q, D) texts and (B, M, D) tokens of the same images -> (B, Q, D) pooled tokens."""
         return self.pool(self.project_queries(texts), self.project_tokens(tokens))
 
+    def pool_alone(self, tokens: Tensor) -> Tensor:
+        """(B, M, D) -> (B, M, D): what a text would pool if it attended to that token only."""
+        alone: Tensor = self.project(self.value(self.norm_value(tokens)))
+        return alone
+
     def weights(self, texts: Tensor, tokens: Tensor) -> Tensor:
         """(B, 8, Q, M+1) attention of each head; the last column is the zero key."""
         queries = self.project_queries(texts).unflatten(2, (NUM_HEADS, -1)).transpose(1, 2)
