@@ -42,11 +42,7 @@ def main(argv: list[str]) -> int:
         signal.signal(number, signal.default_int_handler)
     # `images.max_pixels` decides instead, and what it refuses is a row.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    try:
-        summary = command(config)
-    except KeyboardInterrupt:
-        print(f"{name} stopped; the same command does what is left", file=sys.stderr)
-        return 130
+    summary = command(config)
     print(summary)
     if "--json" in arguments:
         print(json.dumps(vars(summary)))

@@ -27,7 +27,7 @@ class CompareConfig:
     output: str  # folder of the runs and of comparison.json
     caft: str = "configs/scenes_caft.yaml"  # CAFT's training run
     clip: str = "configs/scenes_clip.yaml"  # CLIP's training run
-    num_steps: int = 300  # of CAFT, and of CLIP at equal steps
+    num_steps: int = 200  # of CAFT, and of CLIP at equal steps
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     num_ranks: int = 2
     num_samples: int = 1000  # to evaluate on
@@ -73,7 +73,7 @@ def _train_and_evaluate(
     stages.run(
         f"evaluate {run.name}",
         *(sys.executable, "-m", "pretrain", "evaluate", f"checkpoint={run}"),
-        *(f"data={config.val}", f"num_samples={config.num_samples}"),
+        *(f"data={config.val}", f"num_samples={config.num_samples}", "report=false"),
     )
     metrics = read_metrics(run / "metrics.jsonl")
     samples_per_step = metrics[-1]["num_samples_seen"] / metrics[-1]["step"]

@@ -91,12 +91,18 @@ def format_help(schema: type) -> str:
 
 
 def run_command(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
-    """Runs ``main``; a ``UserError`` becomes one line on stderr and exit status 2."""
+    """Runs ``main``; a ``UserError`` becomes one line on stderr and exit status 2.
+
+    Ctrl-C becomes one line and status 130.
+    """
     try:
         return main(argv) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command does what is left", file=sys.stderr)
+        return 130
 
 
 def _merge(schema: type, config: DictConfig, tree: dict[str, Any], where: str) -> DictConfig:

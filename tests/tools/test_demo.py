@@ -1,0 +1,58 @@
+"""The whole river, small: every stage as its real command, vLLM and two DeepSpeed ranks included."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+import pretrain
+from recaption.table import read_table
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+RECAPTION_PYTHON = CHECKOUT / ".venv-recaption" / "bin" / "python"
+SUMMARY = {
+    *("seconds", "num_images", "t2i_r1", "i2t_r1", "chance_r1", "pointing", "pointing_chance"),
+    *("captioner_precision", "captioner_recall", "captioner_control_recall", "report", "release"),
+}
+
+
+def run_demo(folder: Path) -> tuple[dict, str]:
+    command = [
+        *(sys.executable, "-m", "tools.demo", f"output={folder}", "--json"),
+        *("num_train=48", "num_val=16", "train=[data.batch_size=8,train.num_steps=4]"),
+    ]
+    result = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=500)
+    assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
+    return json.loads(result.stdout.splitlines()[-1]), result.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RECAPTION_PYTHON.exists(), reason="needs .venv-recaption (make env)")
+def test_the_whole_river(tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    summary, _ = run_demo(folder)
+    assert summary.keys() >= SUMMARY
+    assert summary["num_images"] == 64
+    assert summary["chance_r1"] == 1 / 16
+    assert summary == json.loads((folder / "summary.json").read_text())
+
+    tables = sorted((folder / "captions").glob("*.parquet"))
+    assert sum(read_table(table.parent, table.stem).num_rows for table in tables) == 64
+    # The captioner looks: what it names is there, and is not in another picture.
+    assert summary["captioner_recall"] > 3 * summary["captioner_control_recall"]
+
+    assert "196 segments" in Path(summary["report"]).read_text()
+    model = pretrain.load(summary["release"], verify=True)
+    picture = Image.new("RGB", (112, 112), (200, 30, 30))
+    assert model.similarity([picture], ["A red wall. Nothing else."]).shape == (1, 1)
+
+    # As if it had been interrupted at its end: what is done is not done again.
+    (folder / "summary.json").unlink()
+    shutil.rmtree(folder / "captions")
+    again, output = run_demo(folder)
+    assert again == summary
+    assert output.count("done before") == len(summary["stages"])
