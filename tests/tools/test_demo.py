@@ -1,4 +1,4 @@
-"""The whole river, small: every stage as its real command, vLLM and two DeepSpeed ranks included."""
+"""The whole river, small: every stage by its real command, on vLLM and two DeepSpeed ranks."""
 
 import json
 import shutil
