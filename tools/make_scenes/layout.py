@@ -10,7 +10,7 @@ from tools.make_scenes.sprites import silhouette, sprite_size
 from tools.make_scenes.world import BACKGROUNDS, COLORS, KINDS, LATTICE, SIZES, SUPPORTS, TEXTURES
 
 #: How often a scene has 3, 4, ... 12 things.
-NUM_THINGS_WEIGHTS = (20, 22, 18, 13, 9, 7, 4, 3, 2, 2)
+NUM_THINGS_WEIGHTS = (34, 26, 15, 9, 6, 4, 2, 2, 1, 1)
 
 #: Every thing of a scene shows at least this share of its pixels: there is nothing in a scene
 #: that one could not see, so all things are described and all count.
@@ -127,7 +127,7 @@ def _draw_thing(
     taken = {(thing.kind, thing.color) for thing in things}
     for attempt in range(12):
         relation = rng.choices([None, "on", "behind"], [6, 5, 2])[0] if attempt < 4 else None
-        weights = [5, 3, 0] if is_crowded or attempt >= 8 else [3, 5, 3]
+        weights = [5, 4, 0] if is_crowded or attempt >= 8 else [2, 5, 4]
         (size,) = rng.choices(list(SIZES), weights)
         kind = rng.choice(list(KINDS))
         color, *part_colors = rng.sample(colors, 1 + len(KINDS[kind].parts))

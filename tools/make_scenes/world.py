@@ -169,16 +169,10 @@ KINDS: dict[str, Kind] = {
         (MAIN, "pie", (0, 0, 1, 1.1)), (FIRST_PART, "rect", (.46, .5, .55, .95)),
         (FIRST_PART, "rect", (.28, .88, .55, 1)),
     ), ("pole",), 1.1),
-    "mushroom": Kind((
-        (FIRST_PART, "rect", (.34, .5, .66, 1)), (MAIN, "pie", (0, 0, 1, 1.2)),
-    ), ("stalk",), 1.0),
     "heart": Kind((
         (MAIN, "ellipse", (0, 0, .54, .56)), (MAIN, "ellipse", (.46, 0, 1, .56)),
         (MAIN, "poly", (.04, .38, .5, .28, .96, .38, .5, 1)),
     )),
-    "tent": Kind((
-        (MAIN, "poly", (.5, 0, 1, 1, 0, 1)), (FIRST_PART, "poly", (.5, .42, .7, 1, .3, 1)),
-    ), ("door",), 1.25),
 }
 # fmt: on
 

@@ -22,7 +22,6 @@ KIND_SYNONYMS = {
     "present": "box",
     "gift": "box",
     "parasol": "umbrella",
-    "toadstool": "mushroom",
     "sphere": "ball",
     "lampshade": "lamp",
     "blossom": "flower",
