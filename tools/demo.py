@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pretrain.data.captions import join_sentences
+from pretrain.data.stream import read_samples
 from recaption.common.config import load_config, run_command
 from recaption.common.files import atomic_write
 from recaption.common.progress import format_seconds
@@ -80,6 +82,8 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     )
     stages.run("release", python, "-m", "pretrain", "release", f"run={run}", f"output={release}")
 
+    example = next(read_samples(folder / "val"))
+    example.image.save(folder / "example.png")
     summary = {
         "seconds": round(sum(stages.seconds.values()), 1),
         "stages": stages.seconds,
@@ -91,6 +95,10 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         "captioner_control_recall": captions["control_recall"],
         "report": evaluation["report"],
         "release": str(release),
+        "example": {
+            "image": str(folder / "example.png"),
+            "caption": join_sentences(example.captions["long"]),
+        },
     }
     with atomic_write(folder / "summary.json") as path:
         path.write_text(json.dumps(summary, indent=2) + "\n")
@@ -100,6 +108,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 def format_summary(summary: dict[str, Any]) -> str:
     """What was reached, and where to look and what to type next."""
+    example = summary["example"]
     share = {name: f"{value:.1%}" for name, value in summary.items() if isinstance(value, float)}
     gain = summary["t2i_r1"] / summary["chance_r1"]
     return "\n".join(
@@ -116,7 +125,7 @@ def format_summary(summary: dict[str, Any]) -> str:
             "release     open it so:\n",
             "    import pretrain",
             f"    model = pretrain.load({summary['release']!r})",
-            '    print(model.similarity(["scene.jpg"], ["On the left is a small red ball. ..."]))',
+            f"    print(model.similarity({example['image']!r}, {example['caption']!r}))",
         ]
     )
 

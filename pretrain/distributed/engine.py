@@ -1,6 +1,7 @@
 """DeepSpeed around the model: sharded optimiser states, mixed precision, clipping."""
 
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,6 +37,8 @@ class Engine:
         from deepspeed.utils import logger
 
         logger.setLevel("WARNING")
+        # DeepSpeed calls collectives by names that torch renamed; nothing that a user can mend.
+        warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
         # A shared-memory all-reduce that DeepSpeed would compile for minutes on a CPU's first run.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         if config.precision not in ("fp32", "bf16"):
