@@ -36,11 +36,21 @@ COLORS: dict[str, Color] = {
     "white": (252, 252, 252),
 }
 
+
+def _lighter(value: int) -> int:
+    return round(0.4 * value + 0.6 * 255)
+
+
 #: The second colour of a textured surface: a lighter shade, grey for white and black.
 SHADES: dict[str, Color] = {
-    name: tuple(round(0.4 * value + 0.6 * 255) for value in color)  # type: ignore[misc]
-    for name, color in COLORS.items()
-} | {"white": (168, 168, 172), "black": (128, 128, 132), "yellow": (255, 246, 190)}
+    **{
+        name: (_lighter(red), _lighter(green), _lighter(blue))
+        for name, (red, green, blue) in COLORS.items()
+    },
+    "white": (168, 168, 172),
+    "black": (128, 128, 132),
+    "yellow": (255, 246, 190),
+}
 
 #: Things stand on a lattice of so many points a side and are whole numbers of its steps wide and
 #: high. On a free position every thing would look new to a model of a few megabytes.
