@@ -12,17 +12,21 @@ pytest.importorskip("transformers")
 from tools.make_scenes import make_scene
 from tools.score_captions import colored_things
 from tools.train_captioner.captions import (
+    IGNORED,
     batches_by_length,
-    decode_greedily,
+    encode_captions,
+    pointer_targets,
 )
+from tools.train_captioner.decoder import decode_greedily
 from tools.train_captioner.model import (
+    NUM_PATCHES,
     build_model,
     encode_patches,
-    offsets_to_centers,
     state_for_vllm,
 )
 from tools.train_captioner.pool import ATTRIBUTES, COLOR_IDS, KIND_IDS, ScenePool, draw_pool
 from tools.train_captioner.tokenizer import special_token_ids, train_tokenizer
+from tools.train_captioner.tower_lessons import offsets_to_centers
 from tools.train_captioner.train import CaptionerTraining, TrainCaptionerConfig
 
 FOLDER = Path(__file__).parents[2] / "recaption" / "tiny_lvlm"
@@ -66,6 +70,26 @@ def test_the_tokenizer_gives_words_back_and_keeps_them_whole(pool: ScenePool) ->
     num_words = len(caption.replace(".", " .").split())
     assert len(tokenizer(caption, add_special_tokens=False)["input_ids"]) == num_words
     assert sorted(special_token_ids(tokenizer).values()) == [0, 1, 2, 3]
+
+
+def test_pointers_name_the_thing_that_a_word_is_about(pool: ScenePool) -> None:
+    tokenizer = train_tokenizer(pool.captions.tolist())
+    caption = "The scene shows a room. A red ball is behind the blue car. A blue car is here."
+    captions = encode_captions(tokenizer, [caption])
+    centers = torch.zeros((1, NUM_PATCHES, len(ATTRIBUTES)), dtype=torch.uint8)
+    order = list(ATTRIBUTES).index("order")
+    for patch, kind, color, rank in ((5, "ball", "red", 1), (40, "car", "blue", 2)):
+        centers[0, patch, :2] = torch.tensor([KIND_IDS[kind], COLOR_IDS[color]])
+        centers[0, patch, order] = rank
+    tokens = torch.tensor(captions.tokens)
+    places = pointer_targets(tokens, captions, centers)[0].tolist()
+    words = [tokenizer.decode([token]).strip() for token in captions.tokens[0]]
+    first, second = words.index("ball"), len(words) - 1 - words[::-1].index("car")
+    assert set(places[: words.index(".") + 1]) == {IGNORED}
+    assert places[first] == 5
+    reference = words.index("car")
+    assert places[reference - 2 : reference + 1] == [5, 40, 40]
+    assert places[second] == 40
 
 
 def test_batches_hold_captions_of_like_length_and_every_scene_once() -> None:

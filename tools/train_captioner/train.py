@@ -17,17 +17,11 @@ from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from recaption.common.files import atomic_write
 from tools.score_captions import CaptionScore, colored_things, score_captions
-from tools.train_captioner.captions import (
-    DecoderLessons,
-    batches_by_length,
-    caption_loss,
-    decode_greedily,
-    encode_captions,
-)
+from tools.train_captioner.captions import batches_by_length, encode_captions
+from tools.train_captioner.decoder import DecoderLessons, caption_loss, decode_greedily
 from tools.train_captioner.model import (
     IMAGE_SIZE,
     PATCH_SIZE,
-    TowerLessons,
     build_model,
     encode_patches,
 )
@@ -35,6 +29,7 @@ from tools.train_captioner.optim import Optimizers
 from tools.train_captioner.pool import ScenePool, draw_pool
 from tools.train_captioner.start import initialise_tower
 from tools.train_captioner.tokenizer import special_token_ids, train_tokenizer
+from tools.train_captioner.tower_lessons import TowerLessons
 
 #: Captions from which the tokenizer learns its words; more bring no new ones.
 NUM_TOKENIZER_CAPTIONS = 5000
@@ -47,17 +42,17 @@ class TrainCaptionerConfig:
     output: str = MISSING  #: folder for the trained model
     work: str = MISSING  #: folder for the drawn scenes and the checkpoints
     seed: int = 0  #: seed of the scenes, the weights and the batches
-    num_scenes: int = 16000  #: scenes drawn for training
+    num_scenes: int = 40000  #: scenes drawn for training
     num_eval_scenes: int = 100  #: unseen scenes captioned at each evaluation
     batch_size: int = 64  #: scenes in a step
-    tower_steps: int = 400  #: steps of the first stage
-    caption_steps: int = 400  #: steps of the second stage
+    tower_steps: int = 600  #: steps of the first stage
+    caption_steps: int = 1000  #: steps of the second stage
     tower_lr: float = 3e-3  #: learning rate of the first stage
     caption_lr: float = 2e-3  #: learning rate of the second stage
     tower_lr_factor: float = 0.4  #: the tower's learning rate in stage two, over the decoder's
     lessons_weight: float = 0.3  #: weight of the tower's lessons in the second stage
     log_every: int = 20  #: steps between two lines of the log
-    checkpoint_every: int = 50  #: steps between two checkpoints, and evaluations in stage two
+    checkpoint_every: int = 100  #: steps between two checkpoints, and evaluations in stage two
     num_workers: int = 2  #: processes that draw scenes; threads that train
     use_bfloat16: bool = True  #: multiply matrices in bfloat16 (needs a CPU that can)
 
