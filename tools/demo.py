@@ -25,7 +25,7 @@ class DemoConfig:
     config: str = "configs/demo.yaml"  # the training run
     recaption_python: str = ".venv-recaption/bin/python"  # Python of the captioner's environment
     num_train: int = 4000  # scenes to train on
-    num_val: int = 500  # scenes to evaluate on, which training never sees
+    num_test: int = 500  # scenes to evaluate on: none was trained on or chosen by
     num_ranks: int = 2
     train: list[str] = field(default_factory=list)  # further key=value for the training run
 
@@ -48,7 +48,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     run, release = folder / "run", folder / "release"
     python = sys.executable
 
-    for split, count in (("train", config.num_train), ("val", config.num_val)):
+    for split, count in (("train", config.num_train), ("test", config.num_test)):
         stages.run(
             f"draw {split} scenes",
             *(python, "-m", "tools.make_scenes"),
@@ -63,7 +63,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         "score captions",
         *(python, "-m", "tools.score_captions", f"tables={tables}", f"shards={shards}", "--json"),
     )
-    for split in ("train", "val"):
+    for split in ("train", "test"):
         stages.run(
             f"pack {split}",
             *(python, "-m", "recaption", "pack", f"shards={shards}/{split}-*.tar"),
@@ -78,17 +78,17 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     evaluation = stages.run(
         "evaluate",
         *(python, "-m", "pretrain", "evaluate", "--json"),
-        *(f"checkpoint={run}", f"data={folder / 'val'}", f"num_samples={config.num_val}"),
+        *(f"checkpoint={run}", f"data={folder / 'test'}", f"num_samples={config.num_test}"),
     )
     stages.run("release", python, "-m", "pretrain", "release", f"run={run}", f"output={release}")
 
-    example = next(read_samples(folder / "val"))
+    example = next(read_samples(folder / "test"))
     example.image.save(folder / "example.png")
     summary = {
         "seconds": round(sum(stages.seconds.values()), 1),
         "stages": stages.seconds,
         **evaluation,
-        "num_images": config.num_train + config.num_val,
+        "num_images": config.num_train + config.num_test,
         "num_evaluated": evaluation["num_images"],
         "captioner_precision": captions["precision"],
         "captioner_recall": captions["recall"],
