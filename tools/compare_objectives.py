@@ -89,32 +89,41 @@ def _train_and_evaluate(
 
 
 def _figures(evaluation: dict[str, Any]) -> dict[str, Any]:
-    """The figures compared: of the retrieval score that the objective trained."""
-    score = next(iter(evaluation["retrieval"]["columns"].values()))
+    """The figures compared, of the score that the objective trained; its parts' stand below it."""
+    retrieval = evaluation["retrieval"]
+    by_score = {name: _recalls(column) for name, column in retrieval["columns"].items()}
     localisation = evaluation["localisation"] or {}
     return {
-        "t2i_r1": score["text_to_image"]["r1"],
-        "t2i_r5": score["text_to_image"]["r5"],
-        "i2t_r1": score["image_to_text"]["r1"],
-        "i2t_r5": score["image_to_text"]["r5"],
-        "chance_r1": evaluation["retrieval"]["chance"]["text_to_image"]["r1"],
-        "pointing": localisation.get("pointing"),
-        "pointing_chance": localisation.get("pointing_chance"),
+        **next(iter(by_score.values())),
+        "chance_r1": retrieval["chance"]["text_to_image"]["r1"],
+        **{
+            name: localisation.get(name)
+            for name in ("pointing", "pointing_other_sentence", "pointing_chance")
+        },
+        "by_score": by_score,
     }
 
 
-_SHARES = ("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5", "pointing")
+def _recalls(column: dict[str, Any]) -> dict[str, float]:
+    return {
+        f"{short}_{recall}": column[way][recall]
+        for short, way in (("t2i", "text_to_image"), ("i2t", "image_to_text"))
+        for recall in ("r1", "r5")
+    }
+
+
+_SHARES = ("t2i_r1", "t2i_r5", "i2t_r1", "i2t_r5", "pointing", "pointing_other_sentence")
 
 
 def format_table(comparison: dict[str, Any]) -> str:
     """Mean over the seeds and the range between them, for each way of training."""
-    lines = [f"{'':18}{'steps':>7}{'min':>7}" + "".join(f"{name:>22}" for name in _SHARES)]
+    lines = [f"{'':18}{'steps':>7}{'min':>7}" + "".join(f"{name:>25}" for name in _SHARES)]
     for name in dict.fromkeys(row["name"] for row in comparison["runs"]):
         rows = [row for row in comparison["runs"] if row["name"] == name]
         steps = statistics.mean(row["num_steps"] for row in rows)
         minutes = statistics.mean(row["minutes"] for row in rows)
         cells = [_mean_and_range([row[share] for row in rows]) for share in _SHARES]
-        lines.append(f"{name:18}{steps:7.0f}{minutes:7.1f}" + "".join(f"{c:>22}" for c in cells))
+        lines.append(f"{name:18}{steps:7.0f}{minutes:7.1f}" + "".join(f"{c:>25}" for c in cells))
     first = comparison["runs"][0]
     chance = f"chance: R@1 {first['chance_r1']:.2%}"
     if first["pointing_chance"] is not None:
