@@ -1,6 +1,5 @@
 """The real command on real ranks: it learns, resumes bit by bit, and stops when asked."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -147,10 +146,21 @@ def test_a_mistake_is_one_line_and_status_2(
     assert "Traceback" not in result.stderr
 
 
-def test_every_zero_stage_gives_the_same_losses(config: Path, whole_run: Path) -> None:
-    expected = [row["loss"] for row in read_metrics(whole_run / "metrics.jsonl")]
-    run = config.parent / "stage-2"
-    train(config, f"run={run}", "engine.zero_stage=2", num_ranks=2)
+@pytest.mark.parametrize("stage", [0, 2, 3])
+def test_every_zero_stage_gives_the_same_losses_and_resumes(
+    config: Path, whole_run: Path, stage: int
+) -> None:
+    """As stage 1, the default, does."""
+    run = config.parent / f"stage-{stage}"
+    command = (config, f"run={run}", f"engine.zero_stage={stage}")
+    train(*command, num_ranks=2)
+    expected = read_metrics(whole_run / "metrics.jsonl")
     losses = [row["loss"] for row in read_metrics(run / "metrics.jsonl")]
-    assert losses == pytest.approx(expected, rel=1e-5)
-    assert json.loads((run / "checkpoints/step-00000008/state.json").read_text())["step"] == 8
+    assert losses == pytest.approx([row["loss"] for row in expected], rel=1e-5)
+
+    uninterrupted = weights(run, 8)
+    assert uninterrupted.keys() == weights(whole_run, 8).keys()
+    (run / "checkpoints" / "step-00000008" / "COMPLETE").unlink()
+    assert "resumed after step 6" in train(*command, num_ranks=2)
+    for name, tensor in weights(run, 8).items():
+        assert torch.equal(tensor, uninterrupted[name]), name
