@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 
+from recaption.common.config import check_at_least
 from recaption.engine import EngineConfig
 from recaption.filters import FilterConfig
 from recaption.images import ImageConfig
@@ -22,3 +23,16 @@ class RunConfig:
     num_decode_threads: int = 4
     #: Decoded images that may wait for the engine.
     num_decoded_ahead: int = 32
+
+    def check(self) -> None:
+        """Raises: ConfigError: a number with which nothing could work, before anything starts."""
+        self.images.check()
+        check_at_least(
+            1,
+            {
+                "num_decode_threads": self.num_decode_threads,
+                "num_decoded_ahead": self.num_decoded_ahead,
+                "filters.ngram": self.filters.ngram,
+                "engine.vllm.max_in_flight": self.engine.vllm.max_in_flight,
+            },
+        )

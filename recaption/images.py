@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image, ImageOps
 
+from recaption.common.config import check_at_least
+
 #: What the decoder may try; the extension in a tar is only a claim.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP")
 
@@ -16,6 +18,11 @@ class ImageConfig:
     max_pixels: int = 89_478_485
     #: Longer sides are scaled down to this many pixels; 0 leaves the size as it is.
     max_side: int = 0
+
+    def check(self) -> None:
+        """Raises: ConfigError: a limit that no picture could keep."""
+        check_at_least(1, {"images.max_pixels": self.max_pixels})
+        check_at_least(0, {"images.max_side": self.max_side})
 
 
 class BadImageError(Exception):
@@ -66,13 +73,21 @@ def decode_image(data: bytes, config: ImageConfig) -> DecodedImage:
 
 
 def encode_image(image: Image.Image, image_format: str, quality: int) -> bytes:
-    """JPEG (full colour resolution up to 512 px a side, where halving it shows) or PNG bytes."""
+    """JPEG (full colour resolution up to 512 px a side, where halving it shows) or PNG bytes.
+
+    Raises:
+        BadImageError: what the format cannot hold; a side of a JPEG has at most 65,500 pixels.
+    """
     buffer = io.BytesIO()
-    if image_format == "png":
-        image.save(buffer, "PNG", optimize=False)
-    else:
-        subsampling = "4:4:4" if max(image.size) <= 512 else "4:2:0"
-        image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    try:
+        if image_format == "png":
+            image.save(buffer, "PNG", optimize=False)
+        else:
+            subsampling = "4:4:4" if max(image.size) <= 512 else "4:2:0"
+            image.save(buffer, "JPEG", quality=quality, subsampling=subsampling)
+    except (OSError, ValueError) as error:
+        size = "{} x {}".format(*image.size)
+        raise BadImageError("cannot-encode", f"{size} as {image_format}: {error}") from None
     return buffer.getvalue()
 
 

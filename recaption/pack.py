@@ -4,10 +4,10 @@ Every image is decoded once here and encoded again (upright, RGB, without EXIF),
 meets no bad file. What is left out stands in ``quarantine.jsonl`` with the reason.
 """
 
-import hashlib
 import importlib.util
 import json
 import shutil
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,10 +16,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recaption.common.config import ConfigError, UserError, to_dict, to_yaml
+from recaption.common.config import ConfigError, UserError, check_at_least, to_dict, to_yaml
 from recaption.common.files import sync
 from recaption.common.progress import Progress
-from recaption.images import BadImageError, ImageConfig, decode_image, encode_image
+from recaption.images import BadImageError, ImageConfig, encode_image
+from recaption.pictures import read_picture
 from recaption.prefetch import map_ahead
 from recaption.sentences import split_sentences
 from recaption.shards import Sample, Shard, find_shards, open_shard
@@ -63,6 +64,7 @@ class PackSummary:
 
     output: str
     num_samples: int = 0
+    #: Lines of ``quarantine.jsonl``: samples, single members and ends of damaged tars.
     num_quarantined: int = 0
     reasons: Counter[str] = field(default_factory=Counter)
     notes: Counter[str] = field(default_factory=Counter)
@@ -109,6 +111,15 @@ def pack(config: PackConfig) -> PackSummary:
     """
     if config.image_format not in ("jpeg", "png"):
         raise ConfigError(f"image_format is {config.image_format!r}: use jpeg or png")
+    config.images.check()
+    check_at_least(
+        1,
+        {
+            "num_threads": config.num_threads,
+            "shard_size": config.shard_size,
+            "quality": config.quality,
+        },
+    )
     shards = find_shards(config.shards)
     folders = [Path(folder) for folder in (config.tables or "").split(",") if folder]
     _check_tables(shards, folders)
@@ -161,8 +172,9 @@ def _write(
         for number, path in enumerate(shards):
             with open_shard(path) as shard:
                 index = shard.index
-                num_left = len(index.samples) * sum(sizes[number:]) / max(sizes[number], 1)
-                progress.total = progress.done + round(num_left)
+                progress.total = progress.done + shard.estimate_num_samples(sizes[number:])
+                summary.notes.update(shard.count_ignored())
+                summary.notes.update(_warn_of_other_tars(shard, folders))
                 for member in index.bad_members:
                     give_up(member.name, shard.name, f"bad-member: {member.reason}")
                 if index.damage is not None:
@@ -200,45 +212,45 @@ def _pack_shard(
 def _pack_sample(
     shard: Shard, tables: list[dict[str, TableCaptions]], config: PackConfig, sample: Sample
 ) -> Packed:
-    if sample.image is None:
-        reason = "image-cut-off: the tar ends inside it" if sample.cut_off else "no-image: in tar"
-        return Packed(sample.key, reason=reason)
-    data = shard.read(sample.image)
-    sha256 = hashlib.sha256(data).hexdigest()
+    picture = read_picture(shard, sample, config.images)
+    if picture.decoded is None:
+        return Packed(sample.key, reason=picture.failure)
+    image = picture.decoded.image
     try:
-        decoded = decode_image(data, config.images)
+        encoded = encode_image(image, config.image_format, config.quality)
     except BadImageError as error:
         return Packed(sample.key, reason=str(error))
 
     texts = shard.read_texts(sample)
+    notes = [*texts.problems, *(["animated"] if picture.decoded.is_animated else [])]
     captions: dict[str, list[str]] = {}
     if texts.alt_text:
         captions[RAW] = split_sentences(texts.alt_text)
     for table in tables:
         row = table.get(sample.key)
-        if row is not None and row.sha256 not in (None, sha256):
+        if row is None:
+            notes.append("not-in-table")
+        elif row.sha256 not in (None, picture.sha256):
             return Packed(sample.key, reason="other-image: its caption is of another image")
-        if row is not None:
+        else:
             captions |= row.sentences
     captions = {source: sentences for source, sentences in captions.items() if sentences}
-    notes = [*texts.problems, *(["animated"] if decoded.is_animated else [])]
     if not captions:
         return Packed(sample.key, reason="missing-caption: neither alt text nor an ok row")
     objects = texts.metadata.get("objects", [])
     if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
         objects = []
         notes.append("objects-malformed")
-    width, height = decoded.image.size
     return Packed(
         sample.key,
         {
             "key": sample.key,
-            "image": encode_image(decoded.image, config.image_format, config.quality),
-            "width": width,
-            "height": height,
+            "image": encoded,
+            "width": image.width,
+            "height": image.height,
             "captions": captions,
             "objects": objects,
-            "sha256": sha256,
+            "sha256": picture.sha256,
             "shard": shard.name,
         },
         notes=tuple(notes),
@@ -267,6 +279,17 @@ def _check_tables(shards: list[Path], folders: list[Path]) -> None:
             where = " and ".join(map(str, users))
             taken = "of the alt text" if prompt == RAW else "of one source"
             raise UserError(f"prompt_id {prompt!r} in {where}: a name {taken} only, rename one")
+
+
+def _warn_of_other_tars(shard: Shard, folders: list[Path]) -> Counter[str]:
+    """Tars of different sets are often called alike; then hardly a key is in the table."""
+    notes: Counter[str] = Counter()
+    for folder in folders:
+        if not check_table(folder, shard.name).source.matches(shard.path):
+            notes["table-of-another-tar"] += 1
+            table = table_path(folder, shard.name)
+            print(f"warning: {table} was made from another tar than {shard.path}", file=sys.stderr)
+    return notes
 
 
 def _inputs(shards: list[Path], folders: list[Path]) -> list[Path]:

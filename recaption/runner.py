@@ -1,6 +1,6 @@
 """Captions every tar of a folder: read and decode ahead, caption, filter, write the table."""
 
-import hashlib
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -22,7 +22,8 @@ from recaption.engine import (
     caption_origin,
 )
 from recaption.filters import FilterConfig, reject_reason
-from recaption.images import BadImageError, ImageConfig, decode_image
+from recaption.images import ImageConfig
+from recaption.pictures import read_picture
 from recaption.prefetch import map_ahead
 from recaption.sentences import split_sentences
 from recaption.shards import Sample, Shard, find_shards, open_shard
@@ -42,8 +43,8 @@ class RunSummary:
     notes: Counter[str] = field(default_factory=Counter)
     num_bad_members: int = 0
     num_tokens: int = 0
-    #: Of this run alone.
-    num_captioned: int = 0
+    #: Of this run alone: images that got a row, whatever it says.
+    num_processed: int = 0
     seconds: float = 0.0
     images_per_second: float = 0.0
 
@@ -59,7 +60,7 @@ class RunSummary:
     def __str__(self) -> str:
         text = (
             f"{self.num_shards} shards, {self.num_skipped_shards} of them finished before; "
-            f"{self.num_captioned:,} of {self.num_images:,} images captioned now in "
+            f"{self.num_processed:,} of {self.num_images:,} images processed now in "
             f"{self.seconds:.1f} s, {self.images_per_second:.1f} images/s"
         )
         counts = [*sorted(self.status.items()), *sorted((self.reasons + self.notes).items())]
@@ -84,6 +85,7 @@ def run(config: RunConfig) -> RunSummary:
     Raises:
         UserError: no shards, an unfit configuration, or tables of another prompt or model.
     """
+    config.check()
     shards = find_shards(config.input)
     origin = caption_origin(config.engine, config.prompt, config.images)
     output = Path(config.output)
@@ -91,10 +93,10 @@ def run(config: RunConfig) -> RunSummary:
     filters = asdict(config.filters)
     pending = [path for path in shards if not is_finished(output, path, origin, filters)]
     summary = RunSummary(num_shards=len(shards), num_skipped_shards=len(shards) - len(pending))
-    for path in shards:
-        finished = read_stats(output, path.stem) if path not in pending else None
-        if finished is not None:
-            summary.add(finished)
+    for path in sorted(set(shards) - set(pending)):
+        finished = read_stats(output, path.stem)
+        assert finished is not None, path
+        summary.add(finished)
     if not pending:
         return summary
     with atomic_write(output / "config.yaml") as temporary:
@@ -109,13 +111,12 @@ def run(config: RunConfig) -> RunSummary:
         ):
             for number, path in enumerate(pending):
                 with open_shard(path) as shard:
-                    num_left = (
-                        len(shard.index.samples) * sum(sizes[number:]) / max(sizes[number], 1)
-                    )
-                    progress.total = progress.done + round(num_left)
+                    if shard.index.damage is not None:
+                        print(f"warning: {path}: {shard.index.damage}", file=sys.stderr)
+                    progress.total = progress.done + shard.estimate_num_samples(sizes[number:])
                     stats = _caption_shard(shard, engine, origin, config, pool, progress)
                 summary.add(stats)
-            summary.num_captioned = progress.done
+            summary.num_processed = progress.done
             summary.seconds = round(progress.seconds, 3)
             summary.images_per_second = round(progress.rate, 2)
     finally:
@@ -135,7 +136,7 @@ def _caption_shard(
     started = time.monotonic()
     rows: dict[str, CaptionRow] = {}
     hashes: dict[str, str | None] = {}
-    notes: Counter[str] = Counter()
+    notes = shard.count_ignored()
 
     def read_requests() -> Iterator[CaptionRequest]:
         prepare = partial(_prepare, shard, config.images)
@@ -178,19 +179,13 @@ def _caption_shard(
 def _prepare(shard: Shard, config: ImageConfig, sample: Sample) -> PreparedSample:
     texts = shard.read_texts(sample)
     notes = list(texts.problems)
-    if sample.image is None:
-        failure = "image-cut-off: the tar ends inside it" if sample.cut_off else "no-image: in tar"
-        return PreparedSample(sample.key, None, None, failure, notes)
-    data = shard.read(sample.image)
-    sha256 = hashlib.sha256(data).hexdigest()
-    try:
-        decoded = decode_image(data, config)
-    except BadImageError as error:
-        return PreparedSample(sample.key, sha256, None, str(error), notes)
-    if decoded.is_animated:
+    picture = read_picture(shard, sample, config)
+    if picture.decoded is None:
+        return PreparedSample(sample.key, picture.sha256, None, picture.failure, notes)
+    if picture.decoded.is_animated:
         notes.append("animated")
-    request = CaptionRequest(sample.key, decoded.image, texts.alt_text, texts.metadata)
-    return PreparedSample(sample.key, sha256, request, None, notes)
+    request = CaptionRequest(sample.key, picture.decoded.image, texts.alt_text, texts.metadata)
+    return PreparedSample(sample.key, picture.sha256, request, None, notes)
 
 
 def _to_row(answer: CaptionAnswer, sha256: str | None, filters: FilterConfig) -> CaptionRow:

@@ -19,12 +19,12 @@ _UNIT = re.compile(
 # An end mark with what closes behind it, before white space; a full stop glued between two words
 # (`sky.The`); a full-width one.
 _CANDIDATE = re.compile(
-    rf"(?P<mark>[.!?]+)(?P<closing>[{_CLOSING}]*)(?=\s)"
+    rf"(?<![.!?])(?P<mark>[.!?]++)(?P<closing>[{_CLOSING}]*+)(?=\s)"
     rf"|(?<=[a-z])\.(?=[A-Z][a-z])|[{_FULL_WIDTH}]+"
 )
-_BREAK = re.compile(r"\s*(?:</s>|\n)\s*")
+_BREAK = re.compile(r"</s>|\n")
 _INITIAL = re.compile(r"[A-Z]\.")
-_WORD_BEFORE = re.compile(r"(\S+)$")
+_NEXT = re.compile(r"\s*+(.{0,2})")
 
 
 def split_sentences(text: str) -> list[str]:
@@ -37,7 +37,9 @@ def split_sentences(text: str) -> list[str]:
     for line in _BREAK.split(text):
         start = 0
         for match in _CANDIDATE.finditer(line):
-            if _ends_sentence(line[start : match.start()], match, line[match.end() :].lstrip()):
+            after = _NEXT.match(line, match.end())
+            assert after is not None
+            if _ends_sentence(line[start : match.start()], match, after[1]):
                 sentences.append(line[start : match.end()])
                 start = match.end()
         sentences.append(line[start:])
@@ -45,26 +47,32 @@ def split_sentences(text: str) -> list[str]:
 
 
 def _ends_sentence(before: str, match: re.Match[str], after: str) -> bool:
+    """``before``: the sentence up to the mark; ``after``: the next two characters behind it."""
     mark = match["mark"]
     if mark is None:
         return True
     starts_upper = not after[:1].islower()
     if mark != ".":
         return starts_upper or not mark.startswith("..")
-    word = _WORD_BEFORE.search(before)
-    if word is None or match["closing"]:
+    word = _last_word(before)
+    if not word or match["closing"]:
         return True
-    token = word[1].lstrip(_OPENING)
+    token = word.lstrip(_OPENING)
     if before.strip().rstrip(".").isdigit() or _TITLE.fullmatch(token):
         return False
     if _UNIT.fullmatch(token):
         return starts_upper
     if len(token) == 1 and token.isupper() and token != "I":
         # `J. Smith`, `by J. K. Smith`, `John F. Smith`, but not `the letter A. It is`.
-        previous = _WORD_BEFORE.search(before[: word.start()].rstrip())
-        is_inside_name = previous is None or previous[1][0].isupper()
+        previous = _last_word(before[: len(before) - len(word)].rstrip())
+        is_inside_name = not previous or previous[0].isupper()
         return not is_inside_name and _INITIAL.match(after) is None
     return True
+
+
+def _last_word(text: str) -> str:
+    """What stands behind the last white space; nothing where the text ends in white space."""
+    return "" if text[-1:].isspace() else (text.rsplit(maxsplit=1) or [""])[-1]
 
 
 def _attach_fragments(sentences: list[str]) -> list[str]:

@@ -1,4 +1,4 @@
-"""WebDataset tars, read in place: ``KEY.jpg|jpeg|png|webp``, ``KEY.txt`` (alt text), ``KEY.json``.
+"""WebDataset tars, read in place: ``KEY.jpg|png|webp|...``, ``KEY.txt`` (alt text), ``KEY.json``.
 
 ``webdataset``'s own reader streams a tar and stops in silence where it ends too early. Captioning
 must account for every key, so a shard is indexed from its headers first (nothing is extracted):
@@ -6,20 +6,26 @@ that gives the number of images, finds keys given twice, and tells a finished ta
 was cut off.
 """
 
+import codecs
 import contextlib
 import glob
 import json
 import os
 import tarfile
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from recaption.common.config import UserError
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp")
+IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
 BLOCK = tarfile.BLOCKSIZE
+#: More zeros than any archiver pads a tar with: space for data that never arrived.
+MAX_PADDING = 2**20
+#: Longer alt texts are cut; no page describes one picture with more.
+MAX_TEXT_BYTES = 2**16
 
 
 @dataclass(frozen=True)
@@ -57,6 +63,8 @@ class ShardIndex:
     #: One per key, in the order of the tar.
     samples: list[Sample] = field(default_factory=list)
     bad_members: list[BadMember] = field(default_factory=list)
+    #: Of each other extension, how many members were passed over.
+    ignored: Counter[str] = field(default_factory=Counter)
     #: Why the end of the tar could not be read; None for a whole tar.
     damage: str | None = None
     #: Bytes of the file behind the last readable header; how many never arrived is not known.
@@ -91,9 +99,14 @@ class Shard:
         if sample.text is None:
             texts.problems.append("text-missing")
         else:
-            texts.alt_text = self._read_text(sample.text, "text", texts.problems).strip()
+            data = self.read(sample.text)
+            is_cut = len(data) > MAX_TEXT_BYTES
+            if is_cut:
+                texts.problems.append("text-cut")
+            text = _to_text(data[:MAX_TEXT_BYTES], "text", texts.problems, is_cut)
+            texts.alt_text = text.strip()
         if sample.json is not None:
-            content = self._read_text(sample.json, "json", texts.problems)
+            content = _to_text(self.read(sample.json), "json", texts.problems)
             try:
                 metadata = json.loads(content)
             except (ValueError, RecursionError):
@@ -104,16 +117,26 @@ class Shard:
                 texts.problems.append("json-malformed")
         return texts
 
-    def _read_text(self, member: Member, kind: str, problems: list[str]) -> str:
-        data = self.read(member)
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError:
-            problems.append(f"{kind}-not-utf8")
-            return data.decode("utf-8", errors="replace")
+    def count_ignored(self) -> Counter[str]:
+        """Notes that count the members of no known extension: ``ignored-cls``."""
+        return Counter({f"ignored-{name}": count for name, count in self.index.ignored.items()})
+
+    def estimate_num_samples(self, sizes: Sequence[int]) -> int:
+        """Samples in shards of these sizes in bytes, of which the first is this one's."""
+        return round(len(self.index.samples) * sum(sizes) / max(sizes[0], 1))
 
     def close(self) -> None:
         os.close(self._descriptor)
+
+
+def _to_text(data: bytes, kind: str, problems: list[str], is_cut: bool = False) -> str:
+    """``is_cut`` lets a text end in the middle of a character."""
+    decoder = codecs.getincrementaldecoder("utf-8-sig")
+    try:
+        return decoder().decode(data, final=not is_cut)
+    except UnicodeDecodeError:
+        problems.append(f"{kind}-not-utf8")
+        return decoder(errors="replace").decode(data, final=True)
 
 
 @contextlib.contextmanager
@@ -137,8 +160,11 @@ def find_shards(pattern: str) -> list[Path]:
         shards = sorted(path.glob("*.tar"))
         if not shards:
             raise UserError(f"no *.tar in the folder {path}")
+    elif path.is_file():
+        shards = [path]
     else:
-        shards = sorted(Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
+        matches = (Path(match) for match in glob.glob(pattern, recursive=True))  # noqa: PTH207
+        shards = sorted(match for match in matches if match.is_file())
         if not shards:
             raise UserError(f"no such folder, and no tar matches: {pattern}")
     by_name: dict[str, Path] = {}
@@ -163,10 +189,12 @@ def index_shard(path: Path) -> ShardIndex:
     try:
         with tarfile.open(path, "r:") as tar:
             for info in tar:
+                if info.size < 0:  # `tarfile` might read the same header for ever
+                    raise tarfile.ReadError(f"a member of {info.size} bytes")
                 _add_member(info, num_bytes, samples, index)
                 end = min(tar.offset, num_bytes)
         index.damage = _damage_at(path, tar.offset, num_bytes)
-    except tarfile.TarError as error:
+    except (tarfile.TarError, ValueError, OverflowError) as error:
         index.damage = f"cannot be read as a tar after byte {end}: {error}"
     if index.damage is not None:
         index.num_lost_bytes = num_bytes - end
@@ -179,19 +207,25 @@ def _damage_at(path: Path, end: int, num_bytes: int) -> str | None:
     with path.open("rb") as file:
         file.seek(end)
         block = file.read(BLOCK)
-    if len(block) < BLOCK:
-        return f"ends too early, at byte {num_bytes}"
-    return f"unreadable header at byte {end}" if block.strip(b"\0") else None
+        if len(block) < BLOCK:
+            return f"ends too early, at byte {num_bytes}"
+        if block.strip(b"\0"):
+            return f"unreadable header at byte {end}"
+        while chunk := file.read(MAX_PADDING):
+            if chunk.strip(b"\0"):
+                return f"more data behind the end of the archive at byte {end}"
+    if num_bytes - end > MAX_PADDING:
+        return f"nothing but zeros from byte {end} to {num_bytes}"
+    return None
 
 
 def _add_member(
     info: tarfile.TarInfo, num_bytes: int, samples: dict[str, Sample], index: ShardIndex
 ) -> None:
-    # A name that is not UTF-8 holds surrogates, which no table can store.
-    name = valid_text(info.name).removeprefix("./")
+    name = storable_name(info.name).removeprefix("./")
     folder, _, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
-    if info.isdir() or not stem:
+    if info.isdir():
         return
     if not info.isreg() or info.issparse():
         index.bad_members.append(BadMember(name, "not a regular file"))
@@ -199,7 +233,10 @@ def _add_member(
     extension = extension.lower()
     # `KEY.masks.png` has the extension `masks.png`: it belongs to the key but is not its image.
     kind = "image" if extension in IMAGE_EXTENSIONS else {"txt": "text"}.get(extension, extension)
-    if kind not in ("image", "text", "json"):
+    if kind not in ("image", "text", "json") or not stem:
+        first, dot, last = extension.rpartition(".")
+        # Of `KEY.0.5.jpg` each key would have an extension of its own.
+        index.ignored[("*" if first else "") + dot + last] += 1
         return
     key = f"{folder}/{stem}" if folder else stem
     sample = samples.setdefault(key, Sample(key))
@@ -211,6 +248,11 @@ def _add_member(
         sample.cut_off = sample.cut_off or kind == "image"
         return
     setattr(sample, kind, Member(name, info.offset_data, info.size))
+
+
+def storable_name(name: str) -> str:
+    """A member's name as a table can store it: bytes that are not UTF-8 become ``\\xe9``."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def valid_text(text: str) -> str:

@@ -4,6 +4,7 @@ The table is written first and the statistics last, each whole or not at all, so
 exactly if its statistics exist.
 """
 
+import glob
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -34,6 +35,9 @@ SCHEMA = pa.schema(
         pa.field("reason", pa.string()),  # `code: detail`; null where the status is `ok`
     ]
 )
+
+
+_DAMAGED = "{} is damaged: delete it and its stats.json, and caption again"
 
 
 @dataclass
@@ -124,7 +128,7 @@ def write_table(folder: Path, rows: Iterable[CaptionRow], stats: ShardStats) -> 
 
 def discard_leftovers(folder: Path, shard: str) -> None:
     """Removes what a killed run left of this shard: unfinished files, a table without marker."""
-    for path in folder.glob(f".{_escape(shard)}.*.tmp"):
+    for path in folder.glob(f".{glob.escape(shard)}.*.tmp"):
         path.unlink(missing_ok=True)
     stats_path(folder, shard).unlink(missing_ok=True)
     table_path(folder, shard).unlink(missing_ok=True)
@@ -158,14 +162,16 @@ def check_table(folder: Path, shard: str) -> ShardStats:
     if stats is None or not path.is_file():
         raise UserError(f"{path} is not finished: run `python -m recaption run` again")
     if path.stat().st_size != stats.table_bytes:
-        raise UserError(f"{path} is damaged: delete it and its stats.json, and caption again")
+        raise UserError(_DAMAGED.format(path))
     return stats
 
 
 def read_table(folder: Path, shard: str) -> pa.Table:
-    """The table of a finished shard. Raises: UserError: as ``check_table`` does."""
-    check_table(folder, shard)
-    return pq.read_table(table_path(folder, shard), schema=SCHEMA)
+    """The table of a finished shard. Raises: UserError: as ``check_table``, or other content."""
+    path, stats = table_path(folder, shard), check_table(folder, shard)
+    if sha256_file(path) != stats.table_sha256:
+        raise UserError(_DAMAGED.format(path))
+    return pq.read_table(path, schema=SCHEMA)
 
 
 def is_finished(folder: Path, source: Path, origin: CaptionOrigin, filters: dict[str, Any]) -> bool:
@@ -190,7 +196,3 @@ def is_finished(folder: Path, source: Path, origin: CaptionOrigin, filters: dict
             "use another output folder, or delete its tables"
         )
     return True
-
-
-def _escape(name: str) -> str:
-    return "".join(f"[{character}]" if character in "*?[" else character for character in name)

@@ -8,10 +8,11 @@ not have is an error that names the nearest one it has.
 import dataclasses
 import difflib
 import inspect
+import json
 import re
 import sys
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -20,6 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 T = TypeVar("T")
+
+#: Asks a command for its figures as one JSON object in the last line; see ``print_json``.
+JSON_FLAG = "--json"
 
 
 class UserError(Exception):
@@ -30,39 +34,62 @@ class ConfigError(UserError, ValueError):
     """An unknown key, a value of the wrong type or a missing file."""
 
 
-def load_config(schema: type[T], arguments: Sequence[str]) -> T:
+def load_config(schema: type[T], arguments: Sequence[str], usage: str | None = None) -> T:
     """Merges ``arguments`` into an instance of the dataclass ``schema``.
 
     Args:
         schema: the dataclass that describes the whole configuration.
         arguments: YAML paths (anything without ``=``) and ``key=value`` overrides, later ones
-            win. A YAML file may name others under ``include``, by a path relative to itself or
-            to the ``configs`` folder above it; they are merged before its own keys.
+            win; ``--json`` is left to ``print_json``. A YAML file may name others under
+            ``include``, by a path relative to itself or to the ``configs`` folder above it; they
+            are merged before its own keys.
+        usage: what ``--help`` prints above the keys.
 
-    With ``--help`` among them the keys are printed and the command ends.
+    With ``--help`` among the arguments the keys are printed and the command ends.
 
     Raises:
         ConfigError: for an unknown key, a wrong type, a missing or malformed file.
     """
     if "--help" in arguments or "-h" in arguments:
-        print(
-            f"arguments: YAML files and key=value, later ones win. The keys:\n{format_help(schema)}"
-        )
+        if usage:
+            print(usage.strip(), end="\n\n")
+        print("arguments: YAML files and key=value, later ones win. The keys:")
+        print(format_help(schema))
         raise SystemExit(0)
     config = OmegaConf.structured(schema)
     for argument in arguments:
+        if argument == JSON_FLAG:
+            continue
         if "=" in argument:
             config = _merge(schema, config, _parse_override(argument), f"argument {argument!r}")
         else:
             for path, tree in _read_with_includes(Path(argument)):
                 config = _merge(schema, config, tree, str(path))
-    missing = sorted(OmegaConf.missing_keys(config))
-    if missing:
-        raise ConfigError(f"{missing[0]} has no default: give it as {missing[0]}=...")
     try:
+        missing = sorted(OmegaConf.missing_keys(config))
+        if missing:
+            raise ConfigError(f"{missing[0]} has no default: give it as {missing[0]}=...")
         return cast(T, OmegaConf.to_object(config))
     except OmegaConfBaseException as error:
         raise ConfigError(_first_line(error)) from None
+
+
+def print_json(arguments: Sequence[str], figures: dict[str, Any]) -> None:
+    """Prints ``figures`` as one line if ``--json`` is among the arguments."""
+    if JSON_FLAG in arguments:
+        print(json.dumps(figures))
+
+
+def check_at_least(minimum: float, values: dict[str, float]) -> None:
+    """Raises: ConfigError: names the first key whose value is below ``minimum``."""
+    for key, value in values.items():
+        if value < minimum:
+            raise ConfigError(f"{key}={value}: it must be at least {minimum}")
+
+
+def nearest_name(name: str, known: Iterable[str]) -> str | None:
+    """The known name that was probably meant; None if none comes near."""
+    return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
 
 
 def to_yaml(config: object) -> str:
@@ -93,15 +120,20 @@ def format_help(schema: type) -> str:
 def run_command(main: Callable[[list[str]], int | None], argv: list[str]) -> int:
     """Runs ``main``; a ``UserError`` becomes one line on stderr and exit status 2.
 
-    Ctrl-C becomes one line and status 130.
+    So does a file or folder that the system refuses. Ctrl-C becomes one line and status 130.
     """
     try:
         return main(argv) or 0
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except OSError as error:
+        if error.filename is None:
+            raise
+        print(f"error: {error.filename}: {error.strerror}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
-        print("stopped; the same command does what is left", file=sys.stderr)
+        print("stopped; the same command can be run again", file=sys.stderr)
         return 130
 
 
@@ -120,10 +152,10 @@ def _check_keys(schema: type, tree: Any, where: str) -> None:
         if key in known:
             continue
         name = key.split(".")[-1]
-        guesses = difflib.get_close_matches(key, known, n=1, cutoff=0.6) or [
-            full for full in known if difflib.get_close_matches(name, [full.split(".")[-1]])
-        ]
-        hint = f"did you mean {guesses[0]!r}?" if guesses else f"known keys: {', '.join(known)}"
+        guess = nearest_name(key, known) or next(
+            (full for full in known if nearest_name(name, [full.split(".")[-1]])), None
+        )
+        hint = f"did you mean {guess!r}?" if guess else f"known keys: {', '.join(known)}"
         raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
 
 
@@ -165,7 +197,10 @@ def _read_with_includes(
         raise ConfigError(f"{path} is not valid YAML: {_first_line(error)}") from None
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} must hold keys and values, not a list")
-    for name in tree.pop("include", []):
+    names = tree.pop("include", [])
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ConfigError(f"{path}: include must be a list of paths, as in [model/caft_ti.yaml]")
+    for name in names:
         yield from _read_with_includes(_find_include(path, name), (*above, path.resolve()))
     yield path, tree
 

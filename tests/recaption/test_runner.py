@@ -133,7 +133,7 @@ def test_finished_shards_are_skipped_and_counted(tmp_path: Path) -> None:
     written = marker.stat().st_mtime_ns
     write_tar(tmp_path / "in/b.tar", sample("b", 1))
     summary = caption(tmp_path / "in", tmp_path / "out")
-    assert (summary.num_skipped_shards, summary.num_captioned, summary.num_images) == (1, 1, 2)
+    assert (summary.num_skipped_shards, summary.num_processed, summary.num_images) == (1, 1, 2)
     assert marker.stat().st_mtime_ns == written
     assert (tmp_path / "out/config.yaml").is_file()
 

@@ -63,3 +63,11 @@ def test_no_word_of_real_captions_is_lost() -> None:
             num_captions += 1
     assert num_captions == 2500
     assert 4 < num_sentences / num_captions < 9
+
+
+@pytest.mark.parametrize("unit", [".", " ", "x", "Mr. ", '!"', "A. "])
+@pytest.mark.timeout(30)
+def test_a_hostile_text_does_not_stall(unit: str) -> None:
+    """Time that grows with the square of the length would be minutes here."""
+    text = unit * (2**16 // len(unit)) + " An end. And more."
+    assert "".join("".join(split_sentences(text)).split()) == "".join(text.split())

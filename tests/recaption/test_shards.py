@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from recaption.common.config import UserError
-from recaption.shards import find_shards, index_shard, open_shard
+from recaption.shards import (
+    MAX_PADDING,
+    MAX_TEXT_BYTES,
+    find_shards,
+    index_shard,
+    open_shard,
+)
 from tests.recaption.shard_files import sample, write_tar
 
 
@@ -84,6 +90,43 @@ def test_a_broken_header_in_the_middle(tmp_path: Path) -> None:
     assert index.num_lost_bytes == len(content) - 1536
 
 
+def test_data_behind_the_end_is_damage(tmp_path: Path) -> None:
+    """Two tars written one behind the other, and a file whose second half never arrived."""
+    first = write_tar(tmp_path / "a.tar", [("a.jpg", b"A" * 700)]).read_bytes()
+    second = write_tar(tmp_path / "b.tar", [("b.jpg", b"B")]).read_bytes()
+    path = tmp_path / "c.tar"
+    path.write_bytes(first + second)
+    index = index_shard(path)
+    assert [item.key for item in index.samples] == ["a"]
+    assert index.damage == "more data behind the end of the archive at byte 1536"
+    path.write_bytes(first + bytes(2 * MAX_PADDING))
+    assert str(index_shard(path).damage).startswith("nothing but zeros from byte 1536")
+    path.write_bytes(first + bytes(MAX_PADDING // 2))
+    assert index_shard(path).damage is None
+
+
+@pytest.mark.parametrize("size", [-512, -100])
+def test_a_negative_size_ends_the_tar(tmp_path: Path, size: int) -> None:
+    path = write_tar(tmp_path / "a.tar", [("a.jpg", b"A"), ("b.jpg", b"")])
+    content = bytearray(path.read_bytes())
+    # In base 256, as GNU tar writes what eight digits cannot hold; then the header's checksum.
+    content[1024 + 124 : 1024 + 136] = (256**12 + size).to_bytes(12, "big")
+    content[1024 + 148 : 1024 + 156] = b" " * 8
+    checksum = sum(content[1024:1536])
+    content[1024 + 148 : 1024 + 156] = b"%06o\0 " % checksum
+    path.write_bytes(content)
+    index = index_shard(path)
+    assert [item.key for item in index.samples] == ["a"]
+    assert index.damage == f"cannot be read as a tar after byte 1024: a member of {size} bytes"
+
+
+def test_members_that_are_passed_over_are_counted(tmp_path: Path) -> None:
+    names = ("k.jpg", "k.masks.png", "k.cls", "a.0.5.jpg", "b.0.6.jpg", ".hidden.jpg", "bare")
+    index = index_shard(write_tar(tmp_path / "a.tar", [(name, b"x") for name in names]))
+    assert [item.key for item in index.samples] == ["k"]
+    assert index.ignored == {"*.png": 1, "cls": 1, "*.jpg": 3, "": 1}
+
+
 @pytest.mark.parametrize("content", [b"", b"no tar at all" * 100])
 def test_a_file_that_is_no_tar(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "a.tar"
@@ -121,14 +164,24 @@ def test_texts_that_are_not_utf8_or_not_json(tmp_path: Path) -> None:
     assert texts["worse"].problems == texts["list"].problems == ["json-malformed"]
 
 
+def test_a_text_without_end_is_cut_and_told(tmp_path: Path) -> None:
+    text = "x" + "\u00e9" * MAX_TEXT_BYTES  # cut in the middle of a character
+    path = write_tar(tmp_path / "a.tar", [("a.txt", text.encode())])
+    with open_shard(path) as shard:
+        texts = shard.read_texts(shard.index.samples[0])
+    assert texts.problems == ["text-cut"]
+    assert texts.alt_text == text[: MAX_TEXT_BYTES // 2]
+
+
 def test_a_file_name_that_is_not_utf8_becomes_a_storable_key(tmp_path: Path) -> None:
     path = tmp_path / "a.tar"
     with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, errors="surrogateescape") as tar:
         info = tarfile.TarInfo(b"caf\xe9.jpg".decode("utf-8", "surrogateescape"))
         tar.addfile(info, io.BytesIO())
-    (only,) = index_shard(path).samples
-    only.key.encode("utf-8")
-    assert only.key.startswith("caf") and only.image is not None
+        tar.addfile(tarfile.TarInfo(b"caf\xe8.jpg".decode("utf-8", "surrogateescape")))
+    first, second = index_shard(path).samples
+    assert (first.key, second.key) == (r"caf\xe9", r"caf\xe8")
+    assert first.image is not None and second.image is not None
 
 
 def test_find_shards(tmp_path: Path) -> None:
@@ -136,6 +189,10 @@ def test_find_shards(tmp_path: Path) -> None:
         write_tar(tmp_path / name, [])
     assert [path.name for path in find_shards(str(tmp_path / "x"))] == ["a.tar", "b.tar"]
     assert find_shards(f"{tmp_path}/x/a.tar") == find_shards(f"{tmp_path}/x/a*.tar")
+    bracketed = write_tar(tmp_path / "x[1].tar", [])
+    assert find_shards(str(bracketed)) == [bracketed]
+    (tmp_path / "folder.tar").mkdir()
+    assert find_shards(f"{tmp_path}/*.tar") == [bracketed]
     with pytest.raises(UserError, match="same name"):
         find_shards(f"{tmp_path}/*/*.tar")
     (tmp_path / "empty").mkdir()

@@ -102,9 +102,11 @@ def test_a_source_is_told_by_content_where_its_time_differs(source: Path) -> Non
 def test_a_damaged_table_or_marker_is_an_error(source: Path) -> None:
     write(source)
     path = table_path(source.parent, "s")
-    path.write_bytes(path.read_bytes()[:-10])
-    with pytest.raises(UserError, match="is damaged"):
-        read_table(source.parent, "s")
+    whole = path.read_bytes()
+    for damaged in (whole[:-10], whole[:50] + bytes([whole[50] ^ 1]) + whole[51:]):
+        path.write_bytes(damaged)
+        with pytest.raises(UserError, match="is damaged"):
+            read_table(source.parent, "s")
     stats_path(source.parent, "s").write_text("{}")
     with pytest.raises(UserError, match="cannot be read"):
         is_finished(source.parent, source, ORIGIN, FILTERS)
