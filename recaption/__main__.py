@@ -1,6 +1,5 @@
 """``python -m recaption run|pack``: web shards -> caption tables -> training shards."""
 
-import json
 import signal
 import sys
 import warnings
@@ -9,7 +8,7 @@ from typing import Any
 
 from PIL import Image
 
-from recaption.common.config import UserError, load_config, run_command
+from recaption.common.config import UserError, load_config, print_json, run_command
 from recaption.config import RunConfig
 from recaption.pack import PackConfig, pack
 from recaption.runner import run
@@ -36,7 +35,7 @@ def main(argv: list[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}: use {' or '.join(COMMANDS)}")
     schema, command = COMMANDS[name]
-    config: Any = load_config(schema, [argument for argument in arguments if argument != "--json"])
+    config: Any = load_config(schema, arguments)
     # A job that is told to stop ends as one that is interrupted by Ctrl-C, in the background too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
@@ -44,8 +43,7 @@ def main(argv: list[str]) -> int:
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     summary = command(config)
     print(summary)
-    if "--json" in arguments:
-        print(json.dumps(vars(summary)))
+    print_json(arguments, vars(summary))
     return 0
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.metrics import read_metrics
-from recaption.common.config import load_config, run_command
+from recaption.common.config import load_config, print_json, run_command, to_yaml
 from recaption.common.files import atomic_write
 from tools.stages import Stages, torchrun
 
@@ -35,17 +35,17 @@ class CompareConfig:
 
 
 def main(argv: list[str]) -> None:
-    config = load_config(CompareConfig, [argument for argument in argv if argument != "--json"])
+    config = load_config(CompareConfig, argv, __doc__)
     comparison = compare(config)
     print(format_table(comparison))
-    if "--json" in argv:
-        print(json.dumps(comparison))
+    print_json(argv, comparison)
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
     """Runs all and returns what stands in ``comparison.json``: a row for each run."""
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
+    (output / "config.yaml").write_text(to_yaml(config))
     stages = Stages(output)
     rows = []
     for seed in config.seeds:

@@ -13,7 +13,7 @@ from typing import Any
 
 from pretrain.data.captions import join_sentences
 from pretrain.data.stream import read_samples
-from recaption.common.config import load_config, run_command
+from recaption.common.config import UserError, load_config, print_json, run_command, to_yaml
 from recaption.common.files import atomic_write
 from recaption.common.progress import format_seconds
 from tools.stages import Stages, torchrun
@@ -31,18 +31,19 @@ class DemoConfig:
 
 
 def main(argv: list[str]) -> None:
-    config = load_config(DemoConfig, [argument for argument in argv if argument != "--json"])
-    summary = demo(config)
-    if "--json" in argv:
-        print(json.dumps(summary))
+    config = load_config(DemoConfig, argv, __doc__)
+    print_json(argv, demo(config))
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
     """Runs all stages and returns what stands in ``summary.json``."""
+    if not Path(config.recaption_python).exists():
+        raise UserError(f"no {config.recaption_python}: run `make env`, or `make demo`")
     folder = Path(config.output)
-    if (folder / "summary.json").exists():
+    if (folder / "summary.json").exists() and (folder / "stages.json").exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(to_yaml(config))
     stages = Stages(folder)
     shards, tables = folder / "shards", folder / "captions"
     run, release = folder / "run", folder / "release"

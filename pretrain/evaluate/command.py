@@ -16,9 +16,10 @@ from pretrain.evaluate.report import Evaluated, write_report
 from pretrain.evaluate.retrieval import RetrievalResult, chance, retrieval
 from pretrain.evaluate.scores import resolve_alpha
 from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
-from recaption.common.config import UserError, format_help, load_config
+from recaption.common.config import UserError, load_config, print_json
 from recaption.common.files import atomic_write
 
+USAGE = "usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]"
 RESULT = "evaluation.json"
 
 #: What the figures mean; it goes into the file with them.
@@ -51,12 +52,7 @@ class EvaluateConfig:
 
 
 def main(argv: list[str]) -> None:
-    if {"-h", "--help"} & set(argv):
-        print("usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]\n")
-        print(format_help(EvaluateConfig))
-        return
-    as_json = "--json" in argv
-    config = load_config(EvaluateConfig, [argument for argument in argv if argument != "--json"])
+    config = load_config(EvaluateConfig, argv, USAGE)
     started = time.monotonic()
     inference = load_for_inference(config.checkpoint)
     output = output_folder(config, inference)
@@ -83,9 +79,8 @@ def main(argv: list[str]) -> None:
         report = write_report(evaluated, metrics, output, config.num_pictures)
     print(format_table(result))
     print(f"\nwritten: {output / RESULT}" + (f", {report}" if report else ""))
-    if as_json:
-        written = {"evaluation": str(output / RESULT), "report": str(report) if report else None}
-        print(json.dumps(result["summary"] | written))
+    written = {"evaluation": str(output / RESULT), "report": str(report) if report else None}
+    print_json(argv, result["summary"] | written)
 
 
 def output_folder(config: EvaluateConfig, inference: InferenceModel) -> Path:

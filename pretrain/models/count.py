@@ -5,7 +5,6 @@
 The files are those of `configs/model/` and `configs/objective/`.
 """
 
-import json
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -19,7 +18,7 @@ from pretrain.data.tokens import pack_tokens
 from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective
-from recaption.common.config import load_config, run_command
+from recaption.common.config import load_config, print_json, run_command
 
 
 @dataclass
@@ -71,7 +70,7 @@ def _count(module: nn.Module) -> int:
 
 
 def main(arguments: list[str]) -> None:
-    config = load_config(CountConfig, [a for a in arguments if a != "--json"])
+    config = load_config(CountConfig, arguments, __doc__)
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
     parameters = count_parameters(model, objective)
@@ -81,8 +80,7 @@ def main(arguments: list[str]) -> None:
         print(f"{name:<16} {number / 1e6:10.3f} M parameters")
     for name, number in macs.items():
         print(f"{name:<16} {number / 1e6:10.1f} M multiply-accumulates forward, one image")
-    if "--json" in arguments:
-        print(json.dumps(result))
+    print_json(arguments, result)
 
 
 if __name__ == "__main__":

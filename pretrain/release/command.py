@@ -32,8 +32,9 @@ from pretrain.release.card import write_card
 from pretrain.release.checksums import SUMS, write_checksums
 from pretrain.release.model import ReleasedModel
 from pretrain.release.sample import sample_outputs
-from recaption.common.config import UserError, format_help, load_config, to_dict
+from recaption.common.config import UserError, load_config, print_json, to_dict
 
+USAGE = "usage: python -m pretrain release [CONFIG.yaml ...] [key=value ...] [--json]"
 CARD = "README.md"
 
 
@@ -46,18 +47,13 @@ class ReleaseConfig:
 
 
 def main(argv: list[str]) -> None:
-    if {"-h", "--help"} & set(argv):
-        print("usage: python -m pretrain release [CONFIG.yaml ...] [key=value ...] [--json]\n")
-        print(format_help(ReleaseConfig))
-        return
-    config = load_config(ReleaseConfig, [argument for argument in argv if argument != "--json"])
+    config = load_config(ReleaseConfig, argv, USAGE)
     output = Path(config.output)
     note = release(Path(config.run), config.step, output, config.name or output.resolve().name)
     print(f"released to {output}: it opens in a fresh process and gives the same outputs")
     if note:
         print(f"evaluation figures: {note}")
-    if "--json" in argv:
-        print(json.dumps({"release": str(output), "evaluated": not note}))
+    print_json(argv, {"release": str(output), "evaluated": not note})
 
 
 def release(run: Path, step: int | None, output: Path, name: str) -> str:

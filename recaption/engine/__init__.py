@@ -33,9 +33,9 @@ def caption_origin(
 ) -> CaptionOrigin:
     """What the engine's captions will be, without starting it."""
     if config.name == "existing":
-        return existing_origin(config.existing)
+        return existing_origin(config.existing, images)
     _check_name(config)
-    return vllm_origin(config.vllm, prompt, images.max_side)
+    return vllm_origin(config.vllm, prompt, images)
 
 
 def build_engine(config: EngineConfig, prompt: PromptConfig) -> CaptionEngine:

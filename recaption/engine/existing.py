@@ -6,6 +6,7 @@ from typing import Any
 
 from recaption.common.config import ConfigError
 from recaption.engine.base import CaptionAnswer, CaptionOrigin, CaptionRequest, hash_settings
+from recaption.images import ImageConfig
 from recaption.sentences import END_MARKS, split_sentences
 from recaption.shards import valid_text
 
@@ -20,8 +21,9 @@ class ExistingConfig:
     field: str = "sentences"
 
 
-def existing_origin(config: ExistingConfig) -> CaptionOrigin:
-    return CaptionOrigin(config.prompt_id, "existing", "", hash_settings(**asdict(config)))
+def existing_origin(config: ExistingConfig, images: ImageConfig) -> CaptionOrigin:
+    settings = hash_settings(**asdict(config), images=asdict(images))
+    return CaptionOrigin(config.prompt_id, "existing", "", settings)
 
 
 class ExistingEngine:

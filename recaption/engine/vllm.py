@@ -1,27 +1,48 @@
 """Captions from a vision-language model, served by vLLM's offline engine.
 
-Requests are put into the engine one by one and it is stepped while more come in, so that it is
-never drained between batches, at most ``max_in_flight`` images are held, and a prompt that the
-model refuses fails alone.
+Requests are put into the engine one by one and it is stepped while more come in, so that within a
+shard it is never drained, at most ``max_in_flight`` images are held, and a prompt that the model
+refuses fails alone.
 """
 
 import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from recaption.common.config import ConfigError, UserError
-from recaption.common.files import sha256_file
+from recaption.common.config import ConfigError, UserError, nearest_name
+from recaption.common.files import sha256_file, sha256_of_samples
 from recaption.engine.base import CaptionAnswer, CaptionOrigin, CaptionRequest, hash_settings
+from recaption.images import ImageConfig
 from recaption.prompts import PromptConfig
 
 TINY_LVLM = Path(__file__).resolve().parents[1] / "tiny_lvlm"
-#: Larger weight files enter a folder's fingerprint by their size only.
+#: Of larger weight files only pieces enter a folder's fingerprint.
 MAX_HASHED_BYTES = 256 * 2**20
+#: Files of a model's folder that decide nothing.
+NOT_OF_THE_MODEL = ("*.md", "LICENSE*", ".*", "*.png", "*.jpg")
+#: When the first so many images are all refused, no image is at fault.
+NUM_REFUSALS = 16
+#: Arguments of vllm.LLM that have a key of their own here.
+OWN_KEYS = {
+    "model": "engine.vllm.model",
+    "revision": "engine.vllm.revision",
+    "dtype": "engine.vllm.dtype",
+    "max_model_len": "engine.vllm.max_model_len",
+    "seed": "prompt.sampling.seed",
+}
+#: Arguments of vllm.LLM that say how fast captions are made and not which.
+RESOURCES = {
+    *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
+    *("distributed_executor_backend", "gpu_memory_utilization", "kv_cache_memory_bytes"),
+    *("cpu_offload_gb", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"),
+    *("mm_encoder_tp_mode", "disable_custom_all_reduce", "download_dir", "load_format"),
+}
 
 
 @dataclass
@@ -40,7 +61,7 @@ class VllmConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
 
-def vllm_origin(config: VllmConfig, prompt: PromptConfig, max_side: int) -> CaptionOrigin:
+def vllm_origin(config: VllmConfig, prompt: PromptConfig, images: ImageConfig) -> CaptionOrigin:
     """Raises: UserError: the model's folder does not exist or holds no model."""
     model = resolve_model(config.model)
     revision = config.revision or "main"
@@ -49,7 +70,13 @@ def vllm_origin(config: VllmConfig, prompt: PromptConfig, max_side: int) -> Capt
         revision = config.revision or fingerprint_folder(model)
         name = model.name
     sampling_hash = hash_settings(
-        model=name, revision=revision, prompt=asdict(prompt), max_side=max_side
+        model=name,
+        revision=revision,
+        prompt=asdict(prompt),
+        images=asdict(images),
+        dtype=config.dtype,
+        max_model_len=config.max_model_len,
+        kwargs={key: value for key, value in config.kwargs.items() if key not in RESOURCES},
     )
     return CaptionOrigin(prompt.id, name, revision, sampling_hash)
 
@@ -70,9 +97,11 @@ def fingerprint_folder(folder: Path) -> str:
     """12 hex digits of the names and contents of a model's files."""
     digest = hashlib.sha256()
     for path in sorted(path for path in folder.iterdir() if path.is_file()):
-        size = path.stat().st_size
-        content = sha256_file(path) if size <= MAX_HASHED_BYTES else ""
-        digest.update(f"{path.name}\0{size}\0{content}\n".encode())
+        if any(path.match(pattern) for pattern in NOT_OF_THE_MODEL):
+            continue
+        is_large = path.stat().st_size > MAX_HASHED_BYTES
+        content = sha256_of_samples(path) if is_large else sha256_file(path)
+        digest.update(f"{path.name}\0{content}\n".encode())
     return digest.hexdigest()[:12]
 
 
@@ -84,23 +113,30 @@ class VllmEngine:
             raise UserError(
                 "engine.name=vllm needs vLLM, which this environment does not have: run "
                 "`make .venv-recaption/.installed` and use .venv-recaption/bin/python (on GPUs: "
-                "pip install 'canopy-vlp[recaption-gpu]'). engine.name=existing needs none."
+                "pip install -e '.[recaption-gpu]'). engine.name=existing needs none."
             )
-        if "trust_remote_code" in config.kwargs:
-            raise ConfigError("engine.vllm.kwargs: trust_remote_code stays off, take it out")
+        _check_own_keys(config.kwargs)
         model = resolve_model(config.model)
         on_cpu = runs_on_cpu()
         prepare_environment(on_cpu, is_local=isinstance(model, Path))
-        from vllm import LLM
-
         self.config = config
         self.prompt = prompt
+        self._num_refused: int | None = 0  # of the first images; None once one was accepted
         try:
+            from vllm import LLM
+
+            _check_known(config.kwargs)
+            self._check_sampling()
             self._llm = LLM(**llm_arguments(config, prompt, str(model), on_cpu))
-        except (OSError, ValueError) as error:
+        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+            if isinstance(error, UserError):
+                raise
             raise UserError(f"vLLM cannot load {config.model}: {_one_line(error)}") from error
 
     def caption(self, requests: Iterable[CaptionRequest]) -> Iterator[CaptionAnswer]:
+        """Raises: UserError: the first images are all refused, which is no fault of theirs."""
+        from vllm.v1.engine.exceptions import EngineDeadError
+
         source = iter(requests)
         keys: dict[str, str] = {}
         is_exhausted = False
@@ -112,8 +148,12 @@ class VllmEngine:
                     break
                 try:
                     keys[self._submit(request)] = request.key
+                    self._num_refused = None
+                except (EngineDeadError, MemoryError):
+                    raise
                 # Whatever the model's processor raises for one image costs that image only.
                 except Exception as error:
+                    self._count_refusal(error)
                     yield CaptionAnswer(request.key, failure=f"prompt-refused: {_one_line(error)}")
                 if len(keys) % 8 == 0:
                     break  # let the engine work on what it has
@@ -137,6 +177,22 @@ class VllmEngine:
         )
         # The engine appends a random part to the id; answers come under the first part.
         return request_id.split("-")[0]
+
+    def _count_refusal(self, error: Exception) -> None:
+        if self._num_refused is None:
+            return
+        self._num_refused += 1
+        if self._num_refused == NUM_REFUSALS:
+            raise UserError(
+                f"{self.config.model} refuses every image, the last with: {_one_line(error)}. Is "
+                "it a model for images, and engine.vllm.max_model_len long enough?"
+            )
+
+    def _check_sampling(self) -> None:
+        try:
+            self._sampling("")
+        except ValueError as error:
+            raise ConfigError(f"prompt.sampling: {_one_line(error)}") from None
 
     def _sampling(self, key: str) -> Any:
         from vllm import SamplingParams
@@ -165,6 +221,25 @@ class VllmEngine:
             num_tokens=len(completion.token_ids),
             finish_reason=completion.finish_reason,
         )
+
+
+def _check_own_keys(kwargs: dict[str, Any]) -> None:
+    if "trust_remote_code" in kwargs:
+        raise ConfigError("engine.vllm.kwargs: trust_remote_code stays off, take it out")
+    for key in OWN_KEYS.keys() & kwargs.keys():
+        raise ConfigError(f"engine.vllm.kwargs.{key}: give it as {OWN_KEYS[key]}")
+
+
+def _check_known(kwargs: dict[str, Any]) -> None:
+    from vllm import LLM
+    from vllm.engine.arg_utils import EngineArgs
+
+    known = {field.name for field in fields(EngineArgs)}
+    known |= set(inspect.signature(LLM.__init__).parameters) - {"self", "kwargs"}
+    for key in kwargs.keys() - known:
+        guess = nearest_name(key, sorted(known))
+        hint = f"did you mean {guess!r}?" if guess else "see the arguments of vllm.LLM"
+        raise ConfigError(f"unknown key engine.vllm.kwargs.{key}; {hint}")
 
 
 def llm_arguments(

@@ -80,6 +80,16 @@ requests = [CaptionRequest(key, image, None, {}) for key, image in images.items(
 print(json.dumps([asdict(answer) for answer in engine.caption(requests)]))
 engine.close()
 """
+ALL_BAD = """
+from recaption.common.config import run_command
+from recaption.engine import CaptionRequest, EngineConfig, build_engine
+from recaption.prompts import PromptConfig
+
+engine = build_engine(EngineConfig(), PromptConfig())
+requests = [CaptionRequest(str(number), "no image", None, {}) for number in range(100)]
+print(run_command(lambda _: len(list(engine.caption(requests))), []))
+engine.close()
+"""
 
 
 def test_a_prompt_that_the_engine_refuses_fails_alone() -> None:
@@ -89,6 +99,30 @@ def test_a_prompt_that_the_engine_refuses_fails_alone() -> None:
     assert answers["bad"]["failure"].startswith("prompt-refused: ")
     assert answers["a"]["failure"] is None and answers["b"]["failure"] is None
     assert answers["a"]["num_tokens"] >= 1 and answers["b"]["num_tokens"] >= 1
+
+
+def test_a_model_that_refuses_every_image_stops_the_run() -> None:
+    done = subprocess.run([str(PYTHON), "-c", ALL_BAD], capture_output=True, text=True)
+    assert done.stdout.splitlines()[-1] == "2"
+    assert "refuses every image" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("override", "words"),
+    [
+        ("prompt.sampling.top_p=0", ["prompt.sampling", "top_p"]),
+        ("engine.vllm.kwargs.max_num_seq=4", ["max_num_seq", "'max_num_seqs'"]),
+    ],
+)
+def test_a_mistake_is_one_line_before_anything_is_written(
+    tmp_path: Path, override: str, words: list[str]
+) -> None:
+    write_tar(tmp_path / "in/a.tar", sample("k0", 0))
+    done = recaption(tmp_path, override)
+    assert done.returncode == 2
+    message = done.stderr.strip().splitlines()[-1]
+    assert message.startswith("error: ") and all(word in message for word in words), message
+    assert not list((tmp_path / "out").glob("*.parquet"))
 
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:

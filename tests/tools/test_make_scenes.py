@@ -5,6 +5,7 @@ import json
 import random
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -43,7 +44,24 @@ def test_a_scene_depends_on_seed_split_and_index_only(tmp_path: Path) -> None:
     for key, record in small.items():
         assert contents(record) == contents(whole[key])
     other = make_scene(seed=6, split="a", index=4)
-    assert other.caption != json.loads(whole["a-0000004"]["json"])["sentences"]
+    assert other.caption != " ".join(json.loads(whole["a-0000004"]["json"])["sentences"])
+    same = make_scene(seed=5, split="a", index=4)
+    assert same.caption == " ".join(json.loads(whole["a-0000004"]["json"])["sentences"])
+
+
+def test_a_stopped_drawing_leaves_whole_shards_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def draw(seed: int, split: str, index: int, *settings: Any) -> Scene:
+        if index == 5:
+            raise KeyboardInterrupt
+        return make_scene(seed, split, index, *settings)
+
+    monkeypatch.setattr("tools.make_scenes.shards.make_scene", draw)
+    with pytest.raises(KeyboardInterrupt):
+        main([f"output={tmp_path}", "num_scenes=8", "shard_size=4"])
+    assert [path.name for path in tmp_path.glob("*.tar")] == ["train-00000.tar"]
+    assert len(read_shards(tmp_path)) == 4
 
 
 def test_shards_hold_image_alt_text_truth_and_masks(tmp_path: Path) -> None:
@@ -168,7 +186,13 @@ def test_every_kind_can_be_recognised_by_its_outline() -> None:
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("start=3", "even"), ("num_scenes=0", "num_scenes"), ("num_scene=4", "num_scenes")],
+    [
+        ("start=3", "multiple of shard_size"),
+        ("shard_size=3", "even"),
+        ("split=v1.5", "letters"),
+        ("num_scenes=0", "num_scenes"),
+        ("num_scene=4", "num_scenes"),
+    ],
 )
 def test_mistakes_are_told(argument: str, message: str, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=message):

@@ -1,6 +1,6 @@
 """``python -m tools.make_scenes output=DIR [num_scenes=1000] [split=train] ... [--json]``"""
 
-import json
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -8,7 +8,14 @@ from pathlib import Path
 
 from omegaconf import MISSING
 
-from recaption.common.config import ConfigError, format_help, load_config, run_command
+from recaption.common.config import (
+    ConfigError,
+    check_at_least,
+    load_config,
+    print_json,
+    run_command,
+    to_yaml,
+)
 from tools.make_scenes.shards import write_shards
 from tools.make_scenes.world import LATTICE
 
@@ -19,30 +26,36 @@ class MakeScenesConfig:
 
     output: str = MISSING  #: folder for the shards
     num_scenes: int = 1000  #: how many scenes
-    split: str = "train"  #: name of the split; splits share no scene
-    start: int = 0  #: index of the first scene (even, so that hard pairs stay together)
+    split: str = "train"  #: name of the split (letters, digits, - and _); splits share no scene
+    start: int = 0  #: index of the first scene, a multiple of shard_size
     seed: int = 0  #: another seed, another set of scenes
-    shard_size: int = 1000  #: scenes in a shard
+    shard_size: int = 1000  #: scenes in a shard (even, so that hard pairs stay together)
     image_size: int = 112  #: side of the images in pixels, a multiple of 16, at least 64
     hard_pair_share: float = 0.25  #: share of scenes whose twin has the same words
 
 
 def main(arguments: list[str]) -> None:
-    if "--help" in arguments:
-        print(f"{__doc__}\n\n{format_help(MakeScenesConfig)}")
-        return
-    config = load_config(MakeScenesConfig, [text for text in arguments if text != "--json"])
-    if config.num_scenes < 1 or config.shard_size < 1:
-        raise ConfigError("num_scenes and shard_size must be at least 1")
+    config = load_config(MakeScenesConfig, arguments, __doc__)
+    check_at_least(1, {"num_scenes": config.num_scenes})
+    if config.shard_size < 2 or config.shard_size % 2:
+        raise ConfigError(f"shard_size={config.shard_size} must be even and at least 2")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", config.split):
+        # It begins the keys, which WebDataset ends at the first dot.
+        raise ConfigError(f"split={config.split!r} must be letters, digits, - and _")
     if config.image_size < 64 or config.image_size % LATTICE:
         raise ConfigError(
             f"image_size={config.image_size} must be a multiple of {LATTICE} and at least 64"
         )
-    if config.start < 0 or config.start % 2:
-        raise ConfigError(f"start={config.start} must be even and not negative")
+    if config.start < 0 or config.start % config.shard_size:
+        raise ConfigError(
+            f"start={config.start} must be a multiple of shard_size={config.shard_size}"
+        )
+    output = Path(config.output)
+    output.mkdir(parents=True, exist_ok=True)
+    (output / f"{config.split}.yaml").write_text(to_yaml(config))
     started = time.monotonic()
     shards = write_shards(
-        Path(config.output),
+        output,
         config.split,
         config.num_scenes,
         config.start,
@@ -51,18 +64,14 @@ def main(arguments: list[str]) -> None:
         config.image_size,
         config.hard_pair_share,
     )
-    if "--json" in arguments:
-        seconds = time.monotonic() - started
-        print(
-            json.dumps(
-                {
-                    "num_scenes": config.num_scenes,
-                    "num_shards": len(shards),
-                    "scenes_per_second": round(config.num_scenes / seconds, 1),
-                    "output": config.output,
-                }
-            )
-        )
+    seconds = time.monotonic() - started
+    figures = {
+        "num_scenes": config.num_scenes,
+        "num_shards": len(shards),
+        "scenes_per_second": round(config.num_scenes / seconds, 1),
+        "output": config.output,
+    }
+    print_json(arguments, figures)
 
 
 if __name__ == "__main__":

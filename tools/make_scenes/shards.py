@@ -8,6 +8,7 @@ from typing import Any
 import webdataset
 from PIL import Image
 
+from recaption.common.files import atomic_write
 from recaption.common.progress import Progress
 from tools.make_scenes.scene import Scene, make_scene
 
@@ -22,27 +23,25 @@ def write_shards(
     image_size: int,
     hard_pair_share: float,
 ) -> list[Path]:
-    """Writes scenes ``start .. start + num_scenes`` of a split; returns the shards' paths."""
-    output.mkdir(parents=True, exist_ok=True)
-    pattern = str(output / f"{split}-%05d.tar")
+    """Writes scenes ``start .. start + num_scenes`` of a split; returns the shards' paths.
+
+    Each shard is whole or absent, and named by the place of its first scene in the split.
+    """
     paths: list[Path] = []
-    # A fixed time in the headers makes the same scenes the same bytes.
-    with (
-        webdataset.ShardWriter(
-            pattern,
-            maxcount=shard_size,
-            maxsize=1e12,
-            verbose=0,
-            post=lambda path: paths.append(Path(path)),
-            mtime=0,
-        ) as writer,
-        Progress(num_scenes, "scenes", split) as progress,
-    ):
-        for index in range(start, start + num_scenes):
-            scene = make_scene(seed, split, index, image_size, hard_pair_share)
-            writer.write(to_record(scene, key=f"{split}-{index:07d}"))
-            progress.advance()
-    return sorted(set(paths))
+    with Progress(num_scenes, "scenes", split) as progress:
+        for first in range(start, start + num_scenes, shard_size):
+            path = output / f"{split}-{first // shard_size:05d}.tar"
+            paths.append(path)
+            # A fixed time in the headers makes the same scenes the same bytes.
+            with (
+                atomic_write(path) as temporary,
+                webdataset.TarWriter(str(temporary), mtime=0) as writer,
+            ):
+                for index in range(first, min(first + shard_size, start + num_scenes)):
+                    scene = make_scene(seed, split, index, image_size, hard_pair_share)
+                    writer.write(to_record(scene, key=f"{split}-{index:07d}"))
+                    progress.advance()
+    return paths
 
 
 def to_record(scene: Scene, key: str) -> dict[str, Any]:

@@ -52,8 +52,9 @@ SHADES: dict[str, Color] = {
     "yellow": (255, 246, 190),
 }
 
-#: Things stand on a lattice of so many points a side and are whole numbers of its steps wide and
-#: high. On a free position every thing would look new to a model of a few megabytes.
+#: Things are whole numbers of steps wide and high, of a lattice of so many a side: at any size a
+#: thing would look new to a model of a few megabytes. Where things change places in the twin of a
+#: scene, they also stand on it.
 LATTICE = 16
 
 #: Longer side in steps of the lattice.

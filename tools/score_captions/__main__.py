@@ -15,7 +15,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 from omegaconf import MISSING
 
-from recaption.common.config import UserError, format_help, load_config, run_command
+from recaption.common.config import UserError, load_config, print_json, run_command
 from tools.score_captions.mentions import Pair
 from tools.score_captions.score import score_captions
 
@@ -29,10 +29,7 @@ class ScoreCaptionsConfig:
 
 
 def main(arguments: list[str]) -> None:
-    if "--help" in arguments:
-        print(f"{__doc__}\n{format_help(ScoreCaptionsConfig)}")
-        return
-    config = load_config(ScoreCaptionsConfig, [text for text in arguments if text != "--json"])
+    config = load_config(ScoreCaptionsConfig, arguments, __doc__)
     captions = read_captions(Path(config.tables))
     truths = read_truths(Path(config.shards))
     unknown = sorted(captions.keys() - truths.keys())
@@ -44,8 +41,7 @@ def main(arguments: list[str]) -> None:
     score = score_captions([captions[key] for key in keys], [truths[key] for key in keys])
     for name, value in dataclasses.asdict(score).items():
         print(f"{name:>18}: {value if isinstance(value, int) else f'{value:.3f}'}")
-    if "--json" in arguments:
-        print(json.dumps(dataclasses.asdict(score)))
+    print_json(arguments, dataclasses.asdict(score))
 
 
 def read_captions(path: Path) -> dict[str, str]:
@@ -70,7 +66,13 @@ def read_truths(path: Path) -> dict[str, set[Pair]]:
                 assert content is not None
                 scene = json.load(io.TextIOWrapper(content, encoding="utf-8"))
                 key = Path(member.name).name.removesuffix(".json")
-                truths[key] = {(thing["name"], thing["color"]) for thing in scene["objects"]}
+                try:
+                    truths[key] = {(thing["name"], thing["color"]) for thing in scene["objects"]}
+                except (KeyError, TypeError):
+                    raise UserError(
+                        f"{file}: {member.name} does not say which things of which colours there "
+                        "are; only scenes of tools.make_scenes can be scored"
+                    ) from None
     return truths
 
 

@@ -5,13 +5,12 @@ Run in the captioner's environment, whose transformers is the one that vLLM read
 """
 
 import dataclasses
-import json
 import os
 import sys
 import time
 from pathlib import Path
 
-from recaption.common.config import format_help, load_config, run_command
+from recaption.common.config import load_config, print_json, run_command
 
 
 def main(arguments: list[str]) -> None:
@@ -22,18 +21,14 @@ def main(arguments: list[str]) -> None:
     from tools.train_captioner.saving import save_captioner
     from tools.train_captioner.train import CaptionerTraining, TrainCaptionerConfig
 
-    if "--help" in arguments:
-        print(f"{__doc__}\n{format_help(TrainCaptionerConfig)}")
-        return
-    config = load_config(TrainCaptionerConfig, [text for text in arguments if text != "--json"])
+    config = load_config(TrainCaptionerConfig, arguments, __doc__)
     torch.set_num_threads(config.num_workers)
     started = time.monotonic()
     training = CaptionerTraining(config)
     score = training.run()
     save_captioner(Path(config.output), training.model, training.tokenizer)
-    if "--json" in arguments:
-        seconds = round(time.monotonic() - started, 1)
-        print(json.dumps({**dataclasses.asdict(score), "seconds": seconds}))
+    seconds = round(time.monotonic() - started, 1)
+    print_json(arguments, {**dataclasses.asdict(score), "seconds": seconds})
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from PIL import Image
 from recaption.common.config import ConfigError
 from recaption.engine import CaptionAnswer, CaptionRequest
 from recaption.engine.existing import ExistingConfig, ExistingEngine, existing_origin
+from recaption.images import ImageConfig
 
 IMAGE = Image.new("RGB", (4, 4))
 
@@ -42,6 +43,10 @@ def test_an_unknown_source() -> None:
 
 
 def test_the_origin_changes_with_the_settings() -> None:
-    assert existing_origin(ExistingConfig()) == existing_origin(ExistingConfig())
-    other = existing_origin(ExistingConfig(field="other"))
-    assert other.sampling_hash != existing_origin(ExistingConfig()).sampling_hash
+    assert existing_origin(ExistingConfig(), ImageConfig()) == existing_origin(
+        ExistingConfig(), ImageConfig()
+    )
+    other = existing_origin(ExistingConfig(field="other"), ImageConfig())
+    larger = existing_origin(ExistingConfig(), ImageConfig(max_pixels=10))
+    assert larger.sampling_hash != other.sampling_hash
+    assert other.sampling_hash != existing_origin(ExistingConfig(), ImageConfig()).sampling_hash

@@ -3,6 +3,7 @@
 import importlib.util
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from recaption.engine.vllm import (
     resolve_model,
     vllm_origin,
 )
+from recaption.images import ImageConfig
 from recaption.prompts import PromptConfig, SamplingConfig
 
 PROMPT = PromptConfig()
@@ -53,22 +55,46 @@ def test_the_model_is_a_folder_or_a_name(model: Path, tmp_path: Path) -> None:
 def test_the_revision_of_a_folder_is_its_content(model: Path, tmp_path: Path) -> None:
     before = fingerprint_folder(model)
     assert fingerprint_folder(model) == before
+    (model / "README.md").write_text("What it is")
+    assert fingerprint_folder(model) == before
     (model / "model.safetensors").write_bytes(b"WEIGHTS")
     assert fingerprint_folder(model) != before
 
 
+def test_of_large_files_pieces_everywhere_decide(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recaption.engine.vllm.MAX_HASHED_BYTES", 10)
+    weights = model / "model.safetensors"
+    size = 40 * 2**20
+    fingerprints = set()
+    for changed in (0, size // 2, size - 1):
+        with weights.open("wb") as file:
+            file.truncate(size)
+            file.seek(changed)
+            file.write(b"x")
+        fingerprints.add(fingerprint_folder(model))
+    assert len(fingerprints) == 3
+
+
 def test_the_origin_tells_prompts_samplings_and_models_apart(model: Path) -> None:
     config = VllmConfig(model=str(model))
-    origin = vllm_origin(config, PROMPT, 0)
+    images = ImageConfig()
+    origin = vllm_origin(config, PROMPT, images)
     assert (origin.prompt_id, origin.model) == ("long", "some_model")
-    assert origin == vllm_origin(replace(config, max_in_flight=3), PROMPT, 0)
+    faster = replace(config, max_in_flight=3, kwargs={"tensor_parallel_size": 2})
+    assert origin == vllm_origin(faster, PROMPT, images)
     others = [
-        vllm_origin(config, replace(PROMPT, text="What?"), 0),
-        vllm_origin(config, replace(PROMPT, sampling=SamplingConfig(temperature=1.0)), 0),
-        vllm_origin(config, PROMPT, 336),
-        vllm_origin(replace(config, revision="v2"), PROMPT, 0),
+        vllm_origin(config, replace(PROMPT, text="What?"), images),
+        vllm_origin(config, replace(PROMPT, sampling=SamplingConfig(temperature=1.0)), images),
+        vllm_origin(config, PROMPT, ImageConfig(max_side=336)),
+        vllm_origin(config, PROMPT, ImageConfig(max_pixels=1000)),
+        vllm_origin(replace(config, revision="v2"), PROMPT, images),
+        vllm_origin(replace(config, dtype="half"), PROMPT, images),
+        vllm_origin(replace(config, max_model_len=64), PROMPT, images),
+        vllm_origin(replace(config, kwargs={"quantization": "fp8"}), PROMPT, images),
     ]
-    assert len({origin.sampling_hash, *(other.sampling_hash for other in others)}) == 5
+    assert len({origin.sampling_hash, *(other.sampling_hash for other in others)}) == 9
 
 
 def test_arguments_of_the_engine() -> None:
@@ -85,7 +111,17 @@ def test_arguments_of_the_engine() -> None:
     assert llm_arguments(VllmConfig(dtype="half"), PROMPT, "m", on_cpu=True)["dtype"] == "half"
 
 
-def test_remote_code_cannot_be_turned_on(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"trust_remote_code": True}, "trust_remote_code stays off"),
+        ({"model": "other"}, "give it as engine.vllm.model"),
+        ({"seed": 3}, "give it as prompt.sampling.seed"),
+    ],
+)
+def test_what_the_arguments_of_the_engine_may_not_say(
+    kwargs: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    with pytest.raises(ConfigError, match="trust_remote_code stays off"):
-        VllmEngine(VllmConfig(kwargs={"trust_remote_code": True}), PROMPT)
+    with pytest.raises(ConfigError, match=message):
+        VllmEngine(VllmConfig(kwargs=kwargs), PROMPT)
