@@ -8,9 +8,10 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from pretrain.config import PretrainConfig
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.ranks import Ranks
-from recaption.common.config import UserError
+from recaption.common.config import UserError, flatten, read_config, to_dict
 from recaption.common.files import sync
 
 COMPLETE = "COMPLETE"
@@ -24,6 +25,7 @@ class TrainState:
 
     step: int  # steps done
     num_samples_seen: int
+    num_ranks: int
     stream: dict[str, Any]
 
 
@@ -69,6 +71,9 @@ def save_checkpoint(
     if ranks.is_first:
         save_file(weights, aside / WEIGHTS)
         (aside / "state.json").write_text(json.dumps(vars(state)))
+    # On disk before the marker is; each node can only answer for what its own ranks wrote.
+    for path in (aside, *aside.rglob("*")):
+        sync(path)
     ranks.barrier()
     if ranks.is_first:
         aside.rename(final)
@@ -83,10 +88,33 @@ def save_checkpoint(
     return final
 
 
-def resume(run: Path, engine: Engine) -> TrainState | None:
-    """Loads the newest complete checkpoint into the engine; None if the run has none."""
+def resume(run: Path, config: PretrainConfig, engine: Engine, ranks: Ranks) -> TrainState | None:
+    """Loads the newest complete checkpoint into the engine; None if the run has none.
+
+    Raises:
+        UserError: the checkpoint is of another configuration or number of ranks.
+    """
     complete = complete_checkpoints(run)
     if not complete:
         return None
+    _check_same(run, config)
+    state = TrainState(**json.loads((complete[-1] / "state.json").read_text()))
+    if state.num_ranks != ranks.world_size:
+        raise UserError(
+            f"{run} was trained on {state.num_ranks} ranks and cannot go on with "
+            f"{ranks.world_size}: use as many, or another run folder"
+        )
     engine.load(complete[-1])
-    return TrainState(**json.loads((complete[-1] / "state.json").read_text()))
+    return state
+
+
+def _check_same(run: Path, config: PretrainConfig) -> None:
+    """Only how long it trains, and where things lie, may change in a run that goes on."""
+    then = flatten(to_dict(read_config(PretrainConfig, run / CONFIG)))
+    now = flatten(to_dict(config))
+    for key, value in then.items():
+        is_free = key.startswith("train.") or key in ("run", "data.train", "data.num_workers")
+        if not is_free and now[key] != value:
+            raise UserError(
+                f"{run} was begun with {key}={value}, not {now[key]}: use another run folder"
+            )

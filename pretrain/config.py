@@ -7,14 +7,18 @@ from pretrain.distributed.engine import EngineConfig
 from pretrain.models.registry import ModelConfig
 from pretrain.objectives.registry import ObjectiveConfig
 from pretrain.optim import OptimConfig
+from recaption.common.config import ConfigError, check_at_least
 
 
 @dataclass
 class TrainConfig:
-    num_steps: int = 1000
+    num_steps: int = 10000
     log_every: int = 10  # steps
     checkpoint_every: int = 1000  # steps; the last step is always saved
     num_kept_checkpoints: int = 2  # older ones are removed
+
+    def __post_init__(self) -> None:
+        check_at_least(1, {f"train.{name}": value for name, value in vars(self).items()})
 
 
 @dataclass
@@ -29,3 +33,11 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+
+    def __post_init__(self) -> None:
+        check_at_least(0, {"seed": self.seed})
+        if self.optim.num_warmup_steps >= self.train.num_steps:
+            raise ConfigError(
+                f"optim.num_warmup_steps={self.optim.num_warmup_steps} leaves nothing of "
+                f"train.num_steps={self.train.num_steps}"
+            )

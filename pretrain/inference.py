@@ -16,7 +16,7 @@ from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import build_model
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective
-from recaption.common.config import UserError, from_dict, load_config
+from recaption.common.config import UserError, from_dict, read_config
 
 RELEASE_CONFIG = "config.json"
 RELEASE_TOKENIZER = "tokenizer"
@@ -55,7 +55,7 @@ def load_for_inference(path: Path | str) -> InferenceModel:
                 f"{path} is neither a run, nor a release, nor a complete checkpoint "
                 f"(a checkpoint that was written to the end holds a file {COMPLETE})"
             )
-        config = load_config(PretrainConfig, [str(source.parent.parent / CONFIG)])
+        config = read_config(PretrainConfig, source.parent.parent / CONFIG)
         tokenizer = Tokenizer(config.model.text.part.context_length)
     if not (source / WEIGHTS).is_file():
         raise UserError(f"{source} holds no {WEIGHTS}")

@@ -5,22 +5,22 @@ import math
 from pathlib import Path
 from typing import Any
 
+from recaption.common.files import atomic_write
+
 
 class MetricsLog:
-    """Appends to a run's metrics. Lines from ``first_step`` on, left by an earlier attempt that
-    went further than its last checkpoint, are dropped."""
+    """Appends to a run's metrics. Lines behind ``last_step``, left by an earlier attempt that went
+    further than its last checkpoint, are dropped."""
 
-    def __init__(self, path: Path, first_step: int) -> None:
-        kept = [row for row in read_metrics(path) if row["step"] <= first_step]
-        path.write_text("".join(_line(row) for row in kept))
+    def __init__(self, path: Path, last_step: int) -> None:
+        kept = [row for row in read_metrics(path) if row["step"] <= last_step]
+        with atomic_write(path) as temporary:
+            temporary.write_text("".join(_line(row) for row in kept))
         self._file = path.open("a")
 
     def write(self, row: dict[str, Any]) -> None:
         self._file.write(_line(row))
         self._file.flush()
-
-    def close(self) -> None:
-        self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

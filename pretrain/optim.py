@@ -6,6 +6,8 @@ from typing import Any
 
 from torch import nn
 
+from recaption.common.config import ConfigError, check_at_least
+
 
 @dataclass
 class OptimConfig:
@@ -17,6 +19,11 @@ class OptimConfig:
     # Logit scales and biases learn this many times faster: under Adam a scalar moves by at most
     # the learning rate a step, which in a short run never gets anywhere.
     scalar_lr_scale: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_at_least(0, {"optim.num_warmup_steps": self.num_warmup_steps})
+        if len(self.betas) != 2:
+            raise ConfigError(f"optim.betas={self.betas}: give two numbers")
 
 
 def parameter_groups(module: nn.Module, config: OptimConfig) -> list[dict[str, Any]]:

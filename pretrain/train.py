@@ -1,5 +1,6 @@
 """Training, from top to bottom."""
 
+import math
 import time
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from torch import Tensor, nn
 
 from pretrain.checkpoint import CONFIG, TrainState, resume, save_checkpoint
 from pretrain.config import PretrainConfig
+from pretrain.data.captions import num_texts
 from pretrain.data.stream import BatchStream
 from pretrain.data.tokens import PackedTexts, Tokenizer
 from pretrain.data.transforms import normalise
@@ -21,27 +23,36 @@ from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective, check_features
 from pretrain.optim import learning_rate, parameter_groups
 from pretrain.preemption import StopRequest
-from recaption.common.config import load_config, to_yaml
+from recaption.common.config import UserError, load_config, to_yaml
 from recaption.common.files import atomic_write
 from recaption.common.progress import format_seconds
 
+#: Lines of the log in a row without a finite loss, after which training gives up.
+MAX_BAD_LOSSES = 3
+
 
 class TrainedModule(nn.Module):
-    """The encoders and the objective's own parameters: all that is trained and saved."""
+    """The encoders and the objective's own parameters: all that is trained and saved.
 
-    def __init__(self, model: DualEncoder, objective: Objective) -> None:
+    Args:
+        precision: of the encoders, fp32 or bf16 (autocast); the objective is always in fp32.
+    """
+
+    def __init__(self, model: DualEncoder, objective: Objective, precision: str = "fp32") -> None:
         super().__init__()
         self.model = model
         self.objective = objective
+        self.use_bfloat16 = precision == "bf16"
 
     def forward(
         self, images: Tensor, texts: PackedTexts, exchange: Exchange, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Named loss terms of a batch: images (B, 3, H, W) normalised, K texts an image."""
-        image_features = self.model.encode_image(images)
-        text_features = self.model.encode_text(texts)
+        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.use_bfloat16):
+            image_features = self.model.encode_image(images)
+            text_features = self.model.encode_text(texts)
         terms: dict[str, Tensor] = self.objective(
-            image_features, text_features, exchange, generator
+            image_features.map(Tensor.float), text_features.map(Tensor.float), exchange, generator
         )
         return terms
 
@@ -64,8 +75,9 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
-    check_features(objective, model)
-    module = TrainedModule(model, objective).to(ranks.device)
+    check_features(objective, model, num_texts(config.data.captions))
+    module = TrainedModule(model, objective, config.engine.precision).to(ranks.device)
+    num_parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     engine = Engine(
         module,
         parameter_groups(module, config.optim),
@@ -76,27 +88,29 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     exchange = Exchange()
 
     # ---- where an earlier attempt left off
+    state = resume(run, config, engine, ranks) or TrainState(0, 0, ranks.world_size, {})
+    ranks.barrier()  # all have compared their configuration with the run's before it is replaced
     if ranks.is_first:
         run.mkdir(parents=True, exist_ok=True)
         with atomic_write(run / CONFIG) as path:
             path.write_text(to_yaml(config))
-    state = resume(run, engine) or TrainState(0, 0, {})
     if state.stream:
         stream.load_state_dict(state.stream)
     log = MetricsLog(run / "metrics.jsonl", state.step) if ranks.is_first else None
     if ranks.is_first:
-        print(_describe_run(config, stream, module, ranks, state), flush=True)
+        print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
 
     # ---- steps
     batches = iter(stream)
     module.train()
     last_saved = state.step
-    seconds_waited = 0.0
+    seconds_waited, num_cut_texts, num_bad_losses = 0.0, 0, 0
     window_started, window_step = time.monotonic(), state.step
     for step in range(state.step, config.train.num_steps):
         asked = time.monotonic()
         batch = next(batches).to(ranks.device)
         seconds_waited += time.monotonic() - asked
+        num_cut_texts += batch.num_cut_texts
 
         rate = learning_rate(step, config.train.num_steps, config.optim)
         engine.set_learning_rate(rate)
@@ -110,7 +124,14 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
         state.num_samples_seen += len(batch.images) * ranks.world_size
         is_last = state.step == config.train.num_steps
         if state.step % config.train.log_every == 0 or is_last:
-            means = ranks.mean({"loss": loss.item(), **{n: t.item() for n, t in terms.items()}})
+            num_seen_texts = (state.step - window_step) * (len(batch.texts.offsets) - 1)
+            means = ranks.mean(
+                {
+                    "loss": loss.item(),
+                    **{name: term.item() for name, term in terms.items()},
+                    "cut_text_share": num_cut_texts / num_seen_texts,
+                }
+            )
             seconds = time.monotonic() - window_started
             num_samples = (state.step - window_step) * len(batch.images) * ranks.world_size
             row = {
@@ -118,6 +139,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
                 **means,
                 "learning_rate": rate,
                 "grad_norm": engine.grad_norm,
+                "num_skipped_steps": engine.num_skipped_steps,
                 **objective.diagnostics(),
                 "num_samples_seen": state.num_samples_seen,
                 "samples_per_second": num_samples / seconds,
@@ -127,7 +149,13 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
             if log is not None:
                 log.write(row)
                 print(_describe_step(row, config.train.num_steps, seconds, window_step), flush=True)
-            seconds_waited = 0.0
+            num_bad_losses = 0 if math.isfinite(means["loss"]) else num_bad_losses + 1
+            if num_bad_losses == MAX_BAD_LOSSES:
+                raise UserError(
+                    f"the loss has not been finite since before step {state.step}: try a lower "
+                    f"optim.learning_rate or an engine.max_grad_norm, from the last checkpoint on"
+                )
+            seconds_waited, num_cut_texts = 0.0, 0
             window_started, window_step = time.monotonic(), state.step
 
         stopping = ranks.any(bool(stop_request))
@@ -159,9 +187,12 @@ def seed_step(seed: int, step: int, ranks: Ranks) -> torch.Generator:
 
 
 def _describe_run(
-    config: PretrainConfig, stream: BatchStream, module: nn.Module, ranks: Ranks, state: TrainState
+    config: PretrainConfig,
+    stream: BatchStream,
+    num_parameters: int,
+    ranks: Ranks,
+    state: TrainState,
 ) -> str:
-    num_parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     resumed = f", resumed after step {state.step}" if state.step else ""
     return (
         f"{config.run}: {config.objective.name} with {num_parameters / 1e6:.2f} M parameters on "

@@ -59,7 +59,7 @@ def decode_image(data: bytes, config: ImageConfig) -> DecodedImage:
             is_animated = image.format != "MPO" and getattr(image, "is_animated", False)
             if config.max_side:
                 image.draft(None, (config.max_side, config.max_side))
-            rgb = _to_rgb(_upright(image))
+            rgb = to_upright_rgb(image)
     except BadImageError:
         raise
     except Image.DecompressionBombError as error:
@@ -70,6 +70,11 @@ def decode_image(data: bytes, config: ImageConfig) -> DecodedImage:
         rgb.thumbnail((config.max_side, config.max_side), Image.Resampling.LANCZOS)
     rgb.info = {}
     return DecodedImage(rgb, bool(is_animated))
+
+
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """An opened picture as ``decode_image`` gives it: upright, 8 bits, transparency on white."""
+    return _to_rgb(_upright(image))
 
 
 def encode_image(image: Image.Image, image_format: str, quality: int) -> bytes:

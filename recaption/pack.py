@@ -6,6 +6,7 @@ meets no bad file. What is left out stands in ``quarantine.jsonl`` with the reas
 
 import importlib.util
 import json
+import math
 import shutil
 import sys
 from collections import Counter, defaultdict
@@ -47,6 +48,8 @@ class PackConfig:
     output: str
     #: Folders of caption tables, separated by commas; none for the alt texts alone.
     tables: str | None = None
+    #: Sources (prompt ids, `raw` for the alt text) without a caption of which a sample is left out.
+    require: list[str] = field(default_factory=list)
     images: ImageConfig = field(default_factory=ImageConfig)
     #: How images are stored: jpeg, or png for small lossless sources.
     image_format: str = "jpeg"
@@ -237,9 +240,14 @@ def _pack_sample(
     captions = {source: sentences for source, sentences in captions.items() if sentences}
     if not captions:
         return Packed(sample.key, reason="missing-caption: neither alt text nor an ok row")
+    for source in config.require:
+        if source not in captions:
+            return Packed(sample.key, reason=f"no-{source}: no ok caption of a source required")
     objects = texts.metadata.get("objects", [])
-    if not isinstance(objects, list) or not all(isinstance(item, dict) for item in objects):
-        objects = []
+    named = (
+        [thing for thing in objects if _is_named_box(thing)] if isinstance(objects, list) else []
+    )
+    if named != objects:
         notes.append("objects-malformed")
     return Packed(
         sample.key,
@@ -249,11 +257,23 @@ def _pack_sample(
             "width": image.width,
             "height": image.height,
             "captions": captions,
-            "objects": objects,
+            "objects": named,
             "sha256": picture.sha256,
             "shard": shard.name,
         },
         notes=tuple(notes),
+    )
+
+
+def _is_named_box(thing: Any) -> bool:
+    """Whether it has a name and a box of four fractions, as localisation is scored by."""
+    if not isinstance(thing, dict) or not isinstance(thing.get("name"), str):
+        return False
+    box = thing.get("box")
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(side, int | float) and math.isfinite(side) for side in box)
     )
 
 
@@ -321,5 +341,5 @@ def _read_finished(
 
 def _fixed(config: PackConfig) -> dict[str, Any]:
     """The settings that decide what is written; not where from, where to or how fast."""
-    names = ("images", "image_format", "quality", "shard_size")
+    names = ("require", "images", "image_format", "quality", "shard_size")
     return {name: value for name, value in to_dict(config).items() if name in names}

@@ -68,7 +68,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         stages.run(
             f"pack {split}",
             *(python, "-m", "recaption", "pack", f"shards={shards}/{split}-*.tar"),
-            *(f"tables={tables}", f"output={folder / split}"),
+            *(f"tables={tables}", f"output={folder / split}", "require=[long]"),
         )
     stages.run(
         "train",

@@ -5,6 +5,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from random import Random
 
+from recaption.common.config import check_choice
+
 Captions = Mapping[str, Sequence[str]]  # source -> sentences; the alt text's source is `raw`
 
 _MIN_SENTENCES = 3  # a caption with fewer is not long enough to be cut into parts
@@ -24,6 +26,9 @@ class CaptionsConfig:
     parts: PartsConfig = field(default_factory=PartsConfig)
     # captions to use, by source; empty: all of them, the alt text (`raw`) included
     sources: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_choice("data.captions.name", self.name, ("parts", "whole"))
 
 
 def split_caption(text: str, min_characters: int = 3) -> list[str]:

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from pretrain.data.captions import CaptionsConfig
 from pretrain.data.transforms import ImageConfig
+from recaption.common.config import check_at_least
 
 
 @dataclass
@@ -15,3 +16,7 @@ class DataConfig:
     num_canonical_nodes: int = 8  # fixes the order of samples whatever the number of nodes
     image: ImageConfig = field(default_factory=ImageConfig)
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
+
+    def __post_init__(self) -> None:
+        for name, minimum in (("batch_size", 1), ("num_canonical_nodes", 1), ("num_workers", 0)):
+            check_at_least(minimum, {f"data.{name}": getattr(self, name)})

@@ -2,7 +2,7 @@
 
 import io
 import json
-import signal
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,8 @@ from pretrain.data.config import DataConfig
 from pretrain.data.tokens import PackedTexts, Tokenizer, pack_tokens
 from pretrain.data.transforms import training_transform
 from recaption.common.config import UserError
+
+_NAME_OF_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 
 
 @dataclass
@@ -39,21 +41,25 @@ class Batch:
     images: Tensor  # (B, 3, H, W) uint8
     texts: PackedTexts
     keys: list[str]
+    num_cut_texts: int  # texts that were longer than the context
 
     def to(self, device: torch.device) -> Self:
         return type(self)(
             self.images.to(device, non_blocking=True),
             self.texts.to(device, non_blocking=True),
             self.keys,
+            self.num_cut_texts,
         )
 
 
 def read_samples(folder: Path | str) -> Iterator[Sample]:
     """Every sample of a folder of MDS shards once, in the order in which they were packed."""
-    _check_shards(folder)
-    index = json.loads((Path(folder) / "index.json").read_text())
-    for shard in index["shards"]:
+    for shard in _check_shards(folder):
         reader = reader_from_json(str(folder), None, shard)
+        try:
+            reader.validate(allow_unsafe_types=False)
+        except ValueError as error:  # a column of pickles, which could run anything
+            raise UserError(f"{folder} is not read: {error}") from None
         for position in range(reader.size):
             yield _decode(reader[position])
 
@@ -76,6 +82,11 @@ class BatchStream:
                 f"{global_batch} ({config.batch_size} a rank x {world_size} ranks): "
                 "lower data.batch_size or pack more"
             )
+        if num_samples < config.num_canonical_nodes:
+            raise UserError(
+                f"{config.train} holds {num_samples} samples, fewer than data.num_canonical_nodes="
+                f"{config.num_canonical_nodes}: lower that or pack more"
+            )
         self._loader = StreamingDataLoader(
             self._dataset,
             batch_size=config.batch_size,
@@ -84,7 +95,7 @@ class BatchStream:
             drop_last=True,
             pin_memory=torch.cuda.is_available(),
             prefetch_factor=4 if config.num_workers else None,
-            worker_init_fn=_ignore_ctrl_c,
+            worker_init_fn=_leave_signals_to_the_rank,
         )
 
     @property
@@ -95,11 +106,12 @@ class BatchStream:
         while True:
             # Loader workers are forked at each pass and take the number of it with them.
             try:
-                for images, texts, keys in self._loader:
-                    yield Batch(images, texts, keys)
+                for images, texts, keys, num_cut_texts in self._loader:
+                    yield Batch(images, texts, keys, num_cut_texts)
             except UserError as error:
-                # A worker's error arrives with the worker's traceback before it.
-                raise UserError(str(error).strip().splitlines()[-1]) from None
+                # A worker's error arrives with the worker's traceback and its own name before it.
+                message = str(error).strip().splitlines()[-1]
+                raise UserError(message.removeprefix(f"{_NAME_OF_ERROR}: ")) from None
             self._dataset.pass_index += 1
 
     def state_dict(self) -> dict[str, Any]:
@@ -115,11 +127,16 @@ class BatchStream:
         )
 
 
+#: Image, tokens of its texts, key, how many of the texts were cut.
+_Prepared = tuple[Tensor, list[list[int]], str, int]
+
+
 class _TrainingSamples(StreamingDataset):
     def __init__(
         self, config: DataConfig, tokenizer: Tokenizer, image_size: int, seed: int
     ) -> None:
         _check_shards(config.train)
+        _check_sources(config)
         super().__init__(
             local=config.train,
             batch_size=config.batch_size,
@@ -133,35 +150,73 @@ class _TrainingSamples(StreamingDataset):
         self._seed = seed
         self._transform = training_transform(config.image, image_size)
 
-    def __getitem__(self, at: Any) -> tuple[Tensor, list[list[int]], str]:
+    def __getitem__(self, at: Any) -> _Prepared:
         sample = _decode(super().__getitem__(at))
         rng = Random(f"{self._seed}/{self.pass_index}/{sample.key}")
         try:
             texts = sample_texts(sample.captions, self._config.captions, rng)
         except ValueError as error:
             raise UserError(f"sample {sample.key!r} of shard {sample.shard}: {error}") from None
-        tokens = [self._tokenizer.encode(text) for text in texts]
-        return self._transform(sample.image, rng), tokens, sample.key
+        whole = [self._tokenizer.encode_whole(text) for text in texts]
+        tokens = [self._tokenizer.cut(text) for text in whole]
+        num_cut = sum(len(a) < len(b) for a, b in zip(tokens, whole, strict=True))
+        return self._transform(sample.image, rng), tokens, sample.key, num_cut
 
 
 @dataclass
 class _Collate:
     num_texts_per_image: int
 
-    def __call__(
-        self, samples: list[tuple[Tensor, list[list[int]], str]]
-    ) -> tuple[Tensor, PackedTexts, list[str]]:
-        images, tokens, keys = zip(*samples, strict=True)
+    def __call__(self, samples: list[_Prepared]) -> tuple[Tensor, PackedTexts, list[str], int]:
+        images, tokens, keys, num_cut = zip(*samples, strict=True)
         captions = [caption for sample_tokens in tokens for caption in sample_tokens]
         # The images come first: the streaming loader counts samples by the first value.
-        return torch.stack(images), pack_tokens(captions, self.num_texts_per_image), list(keys)
+        texts = pack_tokens(captions, self.num_texts_per_image)
+        return torch.stack(images), texts, list(keys), sum(num_cut)
 
 
-def _check_shards(folder: Path | str) -> None:
-    if not (Path(folder) / "index.json").is_file():
+def _check_shards(folder: Path | str) -> list[dict[str, Any]]:
+    """The shards of the folder's index, all of them there and of the size that they were written.
+
+    The streaming library would wait for ever for one that is missing.
+    """
+    index = Path(folder) / "index.json"
+    if not index.is_file():
         raise UserError(
             f"{folder} is not a folder of training shards (no index.json): "
             "`python -m recaption pack` writes one"
+        )
+    try:
+        shards: list[dict[str, Any]] = json.loads(index.read_text())["shards"]
+        num_samples = sum(shard["samples"] for shard in shards)
+        files = [shard["zip_data"] or shard["raw_data"] for shard in shards]
+        sizes = {file["basename"]: file["bytes"] for file in files}
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{index} is damaged ({error!r}): pack the shards again") from None
+    for name, size in sizes.items():
+        path = Path(folder) / name
+        found = path.stat().st_size if path.is_file() else None
+        if found != size:
+            what = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
+            raise UserError(f"{path} {what}: copy or pack the shards again")
+    if not num_samples:
+        raise UserError(f"{folder} holds no sample")
+    return shards
+
+
+def _check_sources(config: DataConfig) -> None:
+    """Whether every sample has a caption of the one source wanted, by what ``pack`` counted."""
+    marker = Path(config.train) / "pack.json"
+    if len(config.captions.sources) != 1 or not marker.is_file():
+        return
+    (source,) = config.captions.sources
+    summary = json.loads(marker.read_text())["summary"]
+    num_without = summary["num_samples"] - summary["sources"].get(source, 0)
+    if num_without:
+        raise UserError(
+            f"{num_without:,} of {summary['num_samples']:,} samples of {config.train} have no "
+            f"caption of the source {source!r} (there are: {', '.join(summary['sources'])}); pack "
+            f"again with require=[{source}], or name more in data.captions.sources"
         )
 
 
@@ -177,6 +232,6 @@ def _decode(row: dict[str, Any]) -> Sample:
     return Sample(row["key"], image, row["captions"], row["objects"], row["sha256"], row["shard"])
 
 
-def _ignore_ctrl_c(worker: int) -> None:
-    """Ctrl-C reaches every process of the terminal; it is the training process's to answer."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _leave_signals_to_the_rank(worker: int) -> None:
+    """A terminal, torchrun or Slurm signal whole groups; the answer is the training process's."""
+    os.setpgid(0, 0)

@@ -20,15 +20,6 @@ class PackedTexts:
     offsets: Tensor  # (B * K + 1,) int64; caption n is tokens[offsets[n] : offsets[n + 1]]
     num_texts_per_image: int  # K; the captions of image i are i * K ... i * K + K - 1
 
-    @property
-    def num_texts(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def lengths(self) -> Tensor:
-        """(B * K,) tokens in each caption."""
-        return self.offsets.diff()
-
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Self:
         return type(self)(
             self.tokens.to(device, non_blocking=non_blocking),
@@ -58,11 +49,11 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """``<start> ... <end>``, cut to the context length with the end token kept."""
-        return self._cut(self._encode_whole(text))
+        return self.cut(self.encode_whole(text))
 
     def is_cut(self, text: str) -> bool:
         """Whether ``text`` is longer than the context."""
-        return len(self._encode_whole(text)) > self.context_length
+        return len(self.encode_whole(text)) > self.context_length
 
     def pack(self, texts: Sequence[Sequence[str]]) -> PackedTexts:
         """Packs the captions of each image; every image must have the same number of them."""
@@ -81,10 +72,12 @@ class Tokenizer:
     def load(cls, folder: Path, context_length: int) -> Self:
         return cls(context_length, folder / cls._BPE_NAME)
 
-    def _encode_whole(self, text: str) -> list[int]:
+    def encode_whole(self, text: str) -> list[int]:
+        """``<start> ... <end>``, however long."""
         return [self._bpe.sot_token_id, *self._bpe.encode(text), self._bpe.eot_token_id]
 
-    def _cut(self, tokens: list[int]) -> list[int]:
+    def cut(self, tokens: list[int]) -> list[int]:
+        """Tokens of a text, cut to the context length with the end token kept."""
         if len(tokens) <= self.context_length:
             return tokens
         return [*tokens[: self.context_length - 1], self._bpe.eot_token_id]

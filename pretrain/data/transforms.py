@@ -10,6 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from recaption.common.config import ConfigError, check_choice
+
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 # What open_clip's ViTs, and the published CAFT, are normalised with.
@@ -23,6 +25,11 @@ class ImageConfig:
     # either: captions say left and right.
     resize: str = "squash"
     min_crop_area: float = 0.9  # training crops cover between this share of the picture and all
+
+    def __post_init__(self) -> None:
+        check_choice("data.image.resize", self.resize, ("squash", "shortest"))
+        if not 0 < self.min_crop_area <= 1:
+            raise ConfigError(f"data.image.min_crop_area={self.min_crop_area}: a share, 0 to 1")
 
 
 def training_transform(config: ImageConfig, size: int) -> Callable[[Image.Image, Random], Tensor]:

@@ -1,4 +1,4 @@
-"""DeepSpeed around the model: sharded optimiser states, mixed precision, clipping."""
+"""DeepSpeed around the model: sharded optimiser states, clipping, checkpoints."""
 
 import os
 import warnings
@@ -11,14 +11,20 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recaption.common.config import ConfigError
+from recaption.common.config import ConfigError, check_choice
 
 
 @dataclass
 class EngineConfig:
-    zero_stage: int = 1  # what ZeRO shards: 0 nothing, 1 optimiser, 2 gradients, 3 weights too
-    precision: str = "fp32"  # fp32 or bf16 (with fp32 masters)
+    zero_stage: int = 1  # what ZeRO shards: 0 nothing, 1 optimiser states, 2 gradients too
+    precision: str = "fp32"  # of the encoders' products: fp32 or bf16; weights stay in fp32
     max_grad_norm: float = 0.0  # clip gradients to this norm; 0: do not clip
+
+    def __post_init__(self) -> None:
+        if self.zero_stage not in range(3):
+            # Stage 3 must find the tensors that pass between modules, and ours pass in containers.
+            raise ConfigError(f"engine.zero_stage={self.zero_stage}: choose 0, 1 or 2")
+        check_choice("engine.precision", self.precision, ("fp32", "bf16"))
 
 
 class Engine:
@@ -41,9 +47,6 @@ class Engine:
         warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
         # A shared-memory all-reduce that DeepSpeed would compile for minutes on a CPU's first run.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        if config.precision not in ("fp32", "bf16"):
-            raise ConfigError(f"engine.precision={config.precision!r}: choose fp32 or bf16")
-        self._config = config
         optimizer = torch.optim.AdamW(list(parameter_groups), **adam)
         self._deepspeed, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
@@ -54,7 +57,6 @@ class Engine:
                 "zero_optimization": {"stage": config.zero_stage},
                 "zero_allow_untested_optimizer": True,
                 "gradient_clipping": config.max_grad_norm,
-                "bf16": {"enabled": config.precision == "bf16"},
                 "steps_per_print": 10**9,
             },
         )
@@ -67,6 +69,11 @@ class Engine:
 
     def step(self) -> None:
         self._deepspeed.step()
+
+    @property
+    def num_skipped_steps(self) -> int:
+        """Updates that were left out because the gradient was not finite."""
+        return int(self._deepspeed.skipped_steps)
 
     @property
     def grad_norm(self) -> float:

@@ -16,7 +16,7 @@ from pretrain.evaluate.report import Evaluated, write_report
 from pretrain.evaluate.retrieval import RetrievalResult, chance, retrieval
 from pretrain.evaluate.scores import resolve_alpha
 from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
-from recaption.common.config import UserError, load_config, print_json
+from recaption.common.config import UserError, check_at_least, load_config, print_json, to_yaml
 from recaption.common.files import atomic_write
 
 USAGE = "usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]"
@@ -53,6 +53,7 @@ class EvaluateConfig:
 
 def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, USAGE)
+    check_at_least(1, {"num_samples": config.num_samples, "batch_size": config.batch_size})
     started = time.monotonic()
     inference = load_for_inference(config.checkpoint)
     output = output_folder(config, inference)
@@ -70,6 +71,8 @@ def main(argv: list[str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / RESULT) as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
+    with atomic_write(output / "evaluate.yaml") as path:
+        path.write_text(to_yaml(config))
     report = None
     if config.report:
         evaluated = Evaluated(

@@ -69,13 +69,17 @@ def measure(
 
 
 def pair_with_others(named: Sequence[Sequence[Named]]) -> list[list[Query]]:
-    """Gives every sentence one of another example that names another thing, the next such one."""
+    """Gives every sentence one of another example that names another thing, the next such one.
+
+    A sentence is left out where all others name the same thing as it does.
+    """
     every = [(index, sentence) for index, group in enumerate(named) for sentence in group]
     queries: list[list[Query]] = [[] for _ in named]
     for position, (index, sentence) in enumerate(every):
         following = every[position + 1 :] + every[:position]
-        other = next((s for i, s in following if i != index and s.name != sentence.name), sentence)
-        queries[index].append(Query(sentence, other.sentence))
+        other = next((s for i, s in following if i != index and s.name != sentence.name), None)
+        if other is not None:
+            queries[index].append(Query(sentence, other.sentence))
     return queries
 
 

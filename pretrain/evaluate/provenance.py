@@ -46,8 +46,12 @@ def describe_code() -> dict[str, Any]:
 
 
 def _commit(folder: Path) -> str | None:
-    """The commit of the checkout that holds `folder`, `+` behind it if files were changed."""
+    """The commit of the checkout that holds `folder`, `+` behind it if files were changed.
+
+    None for an installed package, though its environment may lie inside some other repository.
+    """
     try:
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         commit = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):

@@ -35,11 +35,17 @@ def build_objective(config: ObjectiveConfig, embed_dim: int) -> Objective:
     raise ConfigError(f"objective.name is {config.name!r}; choose caft, clip or siglip")
 
 
-def check_features(objective: Objective, model: DualEncoder) -> None:
-    """Raises ConfigError where the model lacks features that the objective needs; names them."""
+def check_features(objective: Objective, model: DualEncoder, num_texts_per_image: int) -> None:
+    """Raises ConfigError where the model lacks what the objective needs, or texts go unused."""
     missing = [name for name in objective.needs if name not in model.offers]
     if missing:
         raise ConfigError(
             f"{type(objective).__name__} needs {', '.join(missing)}, which "
             f"{type(model.image).__name__} does not give; choose another model or objective"
+        )
+    sees_parts = model.whole_text is not None or "text.parts" in objective.needs
+    if num_texts_per_image > 1 and not sees_parts:
+        raise ConfigError(
+            f"of {num_texts_per_image} texts an image {type(objective).__name__} would see the "
+            "first only: set data.captions.name=whole, or choose model.text.name=part_whole"
         )

@@ -59,13 +59,13 @@ def packed_causal_attention(query: Tensor, key: Tensor, value: Tensor, groups: G
     Returns:
         (T, heads, channels).
     """
+    # Split at once: the gradient of a slice is a whole row of zeros around it, for each group.
+    sizes = [count * length for count, length in groups]
+    rows = (x.split(sizes) for x in (query, key, value))
     mixed = []
-    start = 0
-    for count, length in groups:
-        stop = start + count * length
-        q, k, v = (x[start:stop].unflatten(0, (count, length)) for x in (query, key, value))
+    for (count, length), *qkv in zip(groups, *rows, strict=True):
+        q, k, v = (x.unflatten(0, (count, length)) for x in qkv)
         mixed.append(dense_attention(q, k, v, causal=True).flatten(0, 1))
-        start = stop
     return torch.cat(mixed)
 
 

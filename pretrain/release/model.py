@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -18,7 +18,7 @@ from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inferenc
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.release.checksums import check_checksums
 from recaption.common.config import UserError
-from recaption.images import BadImageError, ImageConfig, decode_image
+from recaption.images import BadImageError, ImageConfig, decode_image, to_upright_rgb
 
 Picture = Image.Image | Path | str
 
@@ -122,7 +122,7 @@ def load(folder: Path | str, verify: bool = False) -> ReleasedModel:
 def _open(picture: Picture) -> Image.Image:
     """Upright and within the pixel limit, as images were when the training shards were packed."""
     if isinstance(picture, Image.Image):
-        return ImageOps.exif_transpose(picture)
+        return to_upright_rgb(picture)
     try:
         return decode_image(Path(picture).read_bytes(), ImageConfig()).image
     except (OSError, BadImageError) as error:

@@ -87,9 +87,21 @@ def check_at_least(minimum: float, values: dict[str, float]) -> None:
             raise ConfigError(f"{key}={value}: it must be at least {minimum}")
 
 
+def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+    """Raises: ConfigError: ``value`` is none of the ``choices``."""
+    if value not in choices:
+        raise ConfigError(f"{key} is {value!r}; choose {' or '.join(choices)}")
+
+
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
     """The known name that was probably meant; None if none comes near."""
     return next(iter(difflib.get_close_matches(name, known, n=1, cutoff=0.6)), None)
+
+
+def read_config(schema: type[T], path: Path) -> T:
+    """What ``to_yaml`` wrote. Raises: ConfigError: as ``load_config``."""
+    ((_, tree),) = _read_with_includes(path)
+    return from_dict(schema, tree, str(path))
 
 
 def to_yaml(config: object) -> str:
@@ -100,6 +112,15 @@ def to_yaml(config: object) -> str:
 def to_dict(config: object) -> dict[str, Any]:
     """The whole configuration as plain dictionaries, lists and scalars."""
     return cast(dict[str, Any], OmegaConf.to_container(OmegaConf.structured(config)))
+
+
+def flatten(tree: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """``{"optim": {"lr": 1}}`` -> ``{"optim.lr": 1}``."""
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        nested = isinstance(value, dict) and value
+        flat |= flatten(value, f"{prefix}{name}.") if nested else {f"{prefix}{name}": value}
+    return flat
 
 
 def from_dict(schema: type[T], tree: dict[str, Any], where: str) -> T:

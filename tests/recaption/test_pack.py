@@ -115,6 +115,29 @@ def test_what_is_left_out_is_in_the_manifest(tmp_path: Path) -> None:
     assert summary.num_quarantined == 9 and summary.reasons["missing-caption"] == 2
 
 
+def test_samples_without_a_source_required_are_left_out(tmp_path: Path) -> None:
+    members = sample("good", 0)
+    members += [("alt.jpg", to_bytes(picture(4))), ("alt.txt", b"only an alt text")]
+    prepare(tmp_path, members)
+    assert pack_shards(tmp_path, "require=[existing]").num_samples == 1
+    assert quarantine(tmp_path / "packed") == {"alt": "no-existing"}
+
+
+def test_a_picture_that_the_format_cannot_hold_is_left_out(tmp_path: Path) -> None:
+    tall = to_bytes(Image.new("RGB", (1, 70_000)), "PNG")
+    prepare(tmp_path, [*sample("good", 0), ("tall.png", tall), ("tall.txt", b"a line")])
+    pack_shards(tmp_path)
+    assert quarantine(tmp_path / "packed") == {"tall": "cannot-encode"}
+
+
+def test_a_table_of_another_tar_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    prepare(tmp_path, sample("a", 0))
+    write_tar(tmp_path / "in/a.tar", [*sample("b", 1), ("b.cls", b"3")])
+    notes = pack_shards(tmp_path).notes
+    assert notes == {"table-of-another-tar": 1, "not-in-table": 1, "ignored-cls": 1}
+    assert "was made from another tar" in capsys.readouterr().err
+
+
 def test_a_cut_off_tar_is_packed_as_far_as_it_goes(tmp_path: Path) -> None:
     whole = write_tar(tmp_path / "whole.tar", sample("k0", 0) + sample("k1", 1)).read_bytes()
     path = write_tar(tmp_path / "in/a.tar", [])
@@ -154,9 +177,12 @@ def test_a_caption_of_another_image_is_not_used(tmp_path: Path) -> None:
 
 
 def test_malformed_objects_do_not_cost_the_image(tmp_path: Path) -> None:
-    prepare(tmp_path, sample("k0", 0, objects="a block"))
-    assert pack_shards(tmp_path).notes == {"objects-malformed": 1}
-    assert read_samples(tmp_path / "packed")["k0"]["objects"] == []
+    good = {"name": "block", "box": [0, 0.5, 1.0, 1]}
+    bad = [{"label": "dog"}, {"name": "dog"}, {"name": "dog", "box": [0, 1, "a", 2]}, 3]
+    prepare(tmp_path, sample("k0", 0, objects="a block") + sample("k1", 1, objects=[*bad, good]))
+    assert pack_shards(tmp_path).notes == {"objects-malformed": 2}
+    samples = read_samples(tmp_path / "packed")
+    assert (samples["k0"]["objects"], samples["k1"]["objects"]) == ([], [good])
 
 
 def test_nothing_usable_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:

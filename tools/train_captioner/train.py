@@ -15,7 +15,7 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from recaption.common.config import UserError, load_config, to_dict, to_yaml
+from recaption.common.config import UserError, read_config, to_dict, to_yaml
 from recaption.common.files import atomic_write
 from tools.score_captions import CaptionScore, colored_things, score_captions
 from tools.train_captioner.captions import batches_by_length, encode_captions
@@ -100,7 +100,7 @@ class CaptionerTraining:
         """Writes the configuration beside the checkpoints, which hold for no other one."""
         path = self.work / "config.yaml"
         if path.exists():
-            now, then = to_dict(self.config), load_config(type(self.config), [str(path)])
+            now, then = to_dict(self.config), read_config(type(self.config), path)
             for key, value in to_dict(then).items():
                 if key not in FREE_KEYS and value != now[key]:
                     raise UserError(

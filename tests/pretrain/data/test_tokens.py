@@ -11,9 +11,9 @@ def test_packing_lays_captions_end_to_end() -> None:
     tokenizer = Tokenizer(16)
     packed = tokenizer.pack(TEXTS)
     flat = [tokenizer.encode(text) for texts in TEXTS for text in texts]
-    assert packed.num_texts == 4
+    assert len(packed.offsets) == 5
     assert packed.num_texts_per_image == 2
-    assert packed.lengths.tolist() == [len(caption) for caption in flat]
+    assert packed.offsets.diff().tolist() == [len(caption) for caption in flat]
     for index, caption in enumerate(flat):
         assert packed.tokens[packed.offsets[index] : packed.offsets[index + 1]].tolist() == caption
 

@@ -69,7 +69,7 @@ def test_every_parameter_gets_a_gradient(model_name, objective_name, num_texts):
     config = config_of(f"model/{model_name}", f"objective/{objective_name}")
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
-    check_features(objective, model)
+    check_features(objective, model, num_texts)
     image = model.encode_image(torch.randn(2, 3, 112, 112))
     text = model.encode_text(texts(num_texts))
     terms = objective(image, text, Exchange(), torch.Generator().manual_seed(0))
@@ -127,7 +127,16 @@ def test_missing_features_are_named():
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
     with pytest.raises(ConfigError, match=r"image\.fine_pooled, image\.fine_tokens.*VisionTransf"):
-        check_features(objective, model)
+        check_features(objective, model, 4)
+
+
+def test_texts_that_nothing_would_see_are_an_error():
+    config = config_of("model/vit_ti", "objective/clip")
+    model = build_model(config.model)
+    objective = build_objective(config.objective, config.model.embed_dim)
+    check_features(objective, model, 1)
+    with pytest.raises(ConfigError, match=r"data\.captions\.name=whole"):
+        check_features(objective, model, 8)
 
 
 @pytest.mark.parametrize(

@@ -95,6 +95,15 @@ def test_outputs_have_the_promised_shapes(released: Path, tmp_path: Path) -> Non
     assert (heat.min(), heat.max()) == (0.0, 1.0)
 
 
+def test_a_picture_is_the_same_by_path_and_opened(released: Path, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    picture = Image.fromarray(rng.integers(0, 255, (40, 30, 4), np.uint8), "RGBA")
+    picture.save(tmp_path / "transparent.png")
+    model = pretrain.load(released)
+    by_path = model.encode_image(tmp_path / "transparent.png")
+    assert torch.equal(by_path, model.encode_image(picture))
+
+
 def test_similarity_is_the_objectives_score_of_the_captions_parts(released: Path) -> None:
     model = pretrain.load(released)
     image = Image.effect_noise((32, 32), 90).convert("RGB")
