@@ -191,7 +191,7 @@ class VllmEngine:
     def _check_sampling(self) -> None:
         try:
             self._sampling("")
-        except ValueError as error:
+        except Exception as error:  # which class it raises differs with its version
             raise ConfigError(f"prompt.sampling: {_one_line(error)}") from None
 
     def _sampling(self, key: str) -> Any:

@@ -23,7 +23,8 @@ SUMMARY = {
 def run_demo(folder: Path) -> tuple[dict, str]:
     command = [
         *(sys.executable, "-m", "tools.demo", f"output={folder}", "--json"),
-        *("num_train=48", "num_test=16", "train=[data.batch_size=8,train.num_steps=4]"),
+        *("num_train=48", "num_test=16"),
+        "train=[data.batch_size=8,train.num_steps=4,optim.num_warmup_steps=2]",
     ]
     result = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=500)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]

@@ -28,7 +28,10 @@ def test_another_command_under_the_same_name_is_an_error(tmp_path: Path) -> None
 
 def test_a_failed_stage_is_told_and_runs_again(tmp_path: Path) -> None:
     done = tmp_path / "done"
-    code = f"import pathlib, sys; sys.exit(0 if pathlib.Path({str(done)!r}).exists() else 3)"
+    code = (
+        "import pathlib, sys, time; time.sleep(0.2); "
+        f"sys.exit(0 if pathlib.Path({str(done)!r}).exists() else 3)"
+    )
     command = (sys.executable, "-c", code)
     with pytest.raises(UserError, match="one failed with status 3"):
         Stages(tmp_path).run("one", *command)
