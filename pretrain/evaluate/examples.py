@@ -31,7 +31,6 @@ class Example:
 class ExampleSet:
     examples: list[Example]
     num_without_caption: int  # samples passed over because the source has no sentence for them
-    num_seen: int
 
 
 def choose_examples(
@@ -72,7 +71,7 @@ def choose_examples(
         raise UserError(
             f"{folder}: no sample has a caption {wanted}; sources there: {sorted(sources)}"
         )
-    return ExampleSet(examples, num_seen - len(examples), num_seen)
+    return ExampleSet(examples, num_seen - len(examples))
 
 
 def named_sentences(examples: Sequence[Example], image: ImageConfig) -> list[list[Named]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import jinja2
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pretrain.data.captions import join_sentences
 from pretrain.data.transforms import evaluation_transform, normalise
@@ -19,6 +19,7 @@ from pretrain.evaluate.measure import Measurement, Query, encode_queries, query_
 from pretrain.evaluate.pictures import data_uri, heat_map, segmentation, to_image
 from pretrain.evaluate.retrieval import text_to_image_ranks
 from pretrain.inference import InferenceModel
+from pretrain.models.count import num_parameters
 from pretrain.models.features import ImageFeatures
 from recaption.common.files import atomic_write
 
@@ -55,7 +56,7 @@ def write_report(evaluated: Evaluated, metrics: Path, output: Path, num_pictures
     page = environment.from_string(_TEMPLATE.read_text()).render(
         result=evaluated.result,
         config=evaluated.inference.config,
-        num_parameters=_num_parameters(evaluated.inference),
+        num_parameters=_count_towers(evaluated.inference),
         curves=draw_curves(metrics),
         found=[_retrieved(evaluated, text, pixels) for text in shown.found],
         lost=[_retrieved(evaluated, text, pixels) for text in shown.lost],
@@ -206,11 +207,7 @@ def _uri(pixels: Tensor) -> str:
     return data_uri(to_image(pixels, _SIDE))
 
 
-def _num_parameters(inference: InferenceModel) -> dict[str, int]:
+def _count_towers(inference: InferenceModel) -> dict[str, int]:
     model = inference.model
-    whole = _count(model.whole_text) if model.whole_text is not None else 0
-    return {"image": _count(model.image), "text": _count(model.part_text) + whole}
-
-
-def _count(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
+    whole = num_parameters(model.whole_text) if model.whole_text is not None else 0
+    return {"image": num_parameters(model.image), "text": num_parameters(model.part_text) + whole}

@@ -35,12 +35,12 @@ def count_parameters(model: DualEncoder, objective: nn.Module) -> dict[str, int]
     """Parameters by part; `part_text` includes `token_embedding`."""
     projections = [module for name, module in model.named_children() if name.startswith("project_")]
     counts = {
-        "image": _count(model.image),
-        "part_text": _count(model.part_text),
-        "token_embedding": _count(model.part_text.token_embedding),
-        "whole_text": 0 if model.whole_text is None else _count(model.whole_text),
-        "projections": sum(_count(module) for module in projections),
-        "objective": _count(objective),
+        "image": num_parameters(model.image),
+        "part_text": num_parameters(model.part_text),
+        "token_embedding": num_parameters(model.part_text.token_embedding),
+        "whole_text": 0 if model.whole_text is None else num_parameters(model.whole_text),
+        "projections": sum(num_parameters(module) for module in projections),
+        "objective": num_parameters(objective),
     }
     counts["total"] = sum(counts.values()) - counts["token_embedding"]
     return counts
@@ -65,7 +65,8 @@ def forward_macs(
     return {"image": image_flops // 2, "text": text_flops // 2}
 
 
-def _count(module: nn.Module) -> int:
+def num_parameters(module: nn.Module) -> int:
+    """Numbers that a module and its parts have, trained or not."""
     return sum(parameter.numel() for parameter in module.parameters())
 
 

@@ -28,6 +28,7 @@ from pretrain.inference import (
     InferenceModel,
     load_for_inference,
 )
+from pretrain.models.count import num_parameters
 from pretrain.release.card import write_card
 from pretrain.release.checksums import SUMS, write_checksums
 from pretrain.release.model import ReleasedModel
@@ -134,15 +135,13 @@ def _write(run: Path, inference: InferenceModel, folder: Path, name: str) -> str
     evaluation, note = _matching_evaluation(run, weights)
     if evaluation:
         (folder / RESULT).write_text(json.dumps(evaluation, indent=2) + "\n")
-    modules = (inference.model, inference.objective)
-    num_parameters = sum(p.numel() for module in modules for p in module.parameters())
     state = source / "state.json"
     card = write_card(
         name,
         config,
         json.loads(state.read_text()) if state.is_file() else {},
         weights,
-        num_parameters,
+        sum(map(num_parameters, (inference.model, inference.objective))),
         evaluation,
         note,
     )
