@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from pretrain.config import PretrainConfig
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.ranks import Ranks
-from recaption.common.config import UserError, flatten, read_config, to_dict
+from recaption.common.config import UserError, check_unchanged
 from recaption.common.files import sync
 
 COMPLETE = "COMPLETE"
@@ -71,6 +71,9 @@ def save_checkpoint(
     if ranks.is_first:
         save_file(weights, aside / WEIGHTS)
         (aside / "state.json").write_text(json.dumps(vars(state)))
+    # The folder is listed only when nobody writes to it any more: a file that is being written
+    # has another name until it is whole.
+    ranks.barrier()
     # On disk before the marker is; each node can only answer for what its own ranks wrote.
     for path in (aside, *aside.rglob("*")):
         sync(path)
@@ -97,7 +100,7 @@ def resume(run: Path, config: PretrainConfig, engine: Engine, ranks: Ranks) -> T
     complete = complete_checkpoints(run)
     if not complete:
         return None
-    _check_same(run, config)
+    check_unchanged(config, run / CONFIG, _may_change)
     state = TrainState(**json.loads((complete[-1] / "state.json").read_text()))
     if state.num_ranks != ranks.world_size:
         raise UserError(
@@ -108,13 +111,6 @@ def resume(run: Path, config: PretrainConfig, engine: Engine, ranks: Ranks) -> T
     return state
 
 
-def _check_same(run: Path, config: PretrainConfig) -> None:
+def _may_change(key: str) -> bool:
     """Only how long it trains, and where things lie, may change in a run that goes on."""
-    then = flatten(to_dict(read_config(PretrainConfig, run / CONFIG)))
-    now = flatten(to_dict(config))
-    for key, value in then.items():
-        is_free = key.startswith("train.") or key in ("run", "data.train", "data.num_workers")
-        if not is_free and now[key] != value:
-            raise UserError(
-                f"{run} was begun with {key}={value}, not {now[key]}: use another run folder"
-            )
+    return key.startswith("train.") or key in ("run", "data.train", "data.num_workers")

@@ -24,15 +24,6 @@ class RunConfig:
     #: Decoded images that may wait for the engine.
     num_decoded_ahead: int = 32
 
-    def check(self) -> None:
-        """Raises: ConfigError: a number with which nothing could work, before anything starts."""
-        self.images.check()
-        check_at_least(
-            1,
-            {
-                "num_decode_threads": self.num_decode_threads,
-                "num_decoded_ahead": self.num_decoded_ahead,
-                "filters.ngram": self.filters.ngram,
-                "engine.vllm.max_in_flight": self.engine.vllm.max_in_flight,
-            },
-        )
+    def __post_init__(self) -> None:
+        for name in ("num_decode_threads", "num_decoded_ahead"):
+            check_at_least(1, {name: getattr(self, name)})

@@ -4,6 +4,8 @@ import unicodedata
 from collections import Counter
 from dataclasses import dataclass
 
+from recaption.common.config import check_at_least
+
 #: Of these Unicode categories only line breaks and tabs belong in a text.
 CONTROL_CATEGORIES = ("Cc", "Cs", "Co", "Cn")
 
@@ -20,6 +22,9 @@ class FilterConfig:
     max_repeated: float = 0.5
     #: Most control and replacement characters in a caption.
     max_control_characters: int = 0
+
+    def __post_init__(self) -> None:
+        check_at_least(1, {"filters.ngram": self.ngram})
 
 
 def reject_reason(caption: str, finish_reason: str | None, config: FilterConfig) -> str | None:

@@ -19,8 +19,7 @@ class ImageConfig:
     #: Longer sides are scaled down to this many pixels; 0 leaves the size as it is.
     max_side: int = 0
 
-    def check(self) -> None:
-        """Raises: ConfigError: a limit that no picture could keep."""
+    def __post_init__(self) -> None:
         check_at_least(1, {"images.max_pixels": self.max_pixels})
         check_at_least(0, {"images.max_side": self.max_side})
 

@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recaption.common.config import ConfigError, UserError, check_at_least, to_dict, to_yaml
+from recaption.common.config import UserError, check_at_least, check_choice, to_dict, to_yaml
 from recaption.common.files import sync
 from recaption.common.progress import Progress
 from recaption.images import BadImageError, ImageConfig, encode_image
@@ -59,6 +59,11 @@ class PackConfig:
     shard_size: int = 64
     #: Threads that decode and encode.
     num_threads: int = 4
+
+    def __post_init__(self) -> None:
+        check_choice("image_format", self.image_format, ("jpeg", "png"))
+        for name in ("quality", "shard_size", "num_threads"):
+            check_at_least(1, {name: getattr(self, name)})
 
 
 @dataclass
@@ -112,17 +117,6 @@ def pack(config: PackConfig) -> PackSummary:
         UserError: streaming is not installed, no shards, unfinished tables, no usable sample, or
             an output folder that holds something else.
     """
-    if config.image_format not in ("jpeg", "png"):
-        raise ConfigError(f"image_format is {config.image_format!r}: use jpeg or png")
-    config.images.check()
-    check_at_least(
-        1,
-        {
-            "num_threads": config.num_threads,
-            "shard_size": config.shard_size,
-            "quality": config.quality,
-        },
-    )
     shards = find_shards(config.shards)
     folders = [Path(folder) for folder in (config.tables or "").split(",") if folder]
     _check_tables(shards, folders)

@@ -85,7 +85,6 @@ def run(config: RunConfig) -> RunSummary:
     Raises:
         UserError: no shards, an unfit configuration, or tables of another prompt or model.
     """
-    config.check()
     shards = find_shards(config.input)
     origin = caption_origin(config.engine, config.prompt, config.images)
     output = Path(config.output)

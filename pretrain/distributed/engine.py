@@ -1,5 +1,6 @@
 """DeepSpeed around the model: sharded optimiser states, clipping, checkpoints."""
 
+import math
 import os
 import warnings
 from collections.abc import Iterable, Iterator
@@ -28,7 +29,12 @@ class EngineConfig:
 
 
 class Engine:
-    """One training step as three calls: ``forward``, ``backward``, ``step``."""
+    """One training step as three calls: ``forward``, ``backward``, ``step``.
+
+    Attributes:
+        num_skipped_steps: updates that were left out because the gradient was not finite.
+        grad_norm: norm of the last step's gradient over all ranks, before clipping.
+    """
 
     def __init__(
         self,
@@ -38,6 +44,9 @@ class Engine:
         batch_size: int,
         adam: dict[str, Any],
     ) -> None:
+        self.num_skipped_steps = 0
+        self.grad_norm = math.nan
+        self._max_grad_norm = config.max_grad_norm or math.inf
         # Imported late: it chooses its accelerator, and takes seconds, when it is imported.
         import deepspeed
         from deepspeed.utils import logger
@@ -56,7 +65,7 @@ class Engine:
                 "gradient_accumulation_steps": 1,
                 "zero_optimization": {"stage": config.zero_stage},
                 "zero_allow_untested_optimizer": True,
-                "gradient_clipping": config.max_grad_norm,
+                "gradient_clipping": config.max_grad_norm if config.zero_stage else 0.0,
                 "steps_per_print": 10**9,
             },
         )
@@ -68,18 +77,20 @@ class Engine:
         self._deepspeed.backward(loss)
 
     def step(self) -> None:
+        """Updates the weights, unless the gradient is not finite."""
+        if self._deepspeed.zero_optimization():
+            self._deepspeed.step()
+            self.num_skipped_steps = int(self._deepspeed.skipped_steps)
+            self.grad_norm = float(self._deepspeed.get_global_grad_norm())
+            return
+        # Without ZeRO, DeepSpeed neither measures the gradient nor leaves a bad one out.
+        parameters = list(self._deepspeed.module.parameters())
+        self.grad_norm = float(nn.utils.clip_grad_norm_(parameters, self._max_grad_norm))
+        if not math.isfinite(self.grad_norm):
+            self.num_skipped_steps += 1
+            for parameter in parameters:
+                parameter.grad = None
         self._deepspeed.step()
-
-    @property
-    def num_skipped_steps(self) -> int:
-        """Updates that were left out because the gradient was not finite."""
-        return int(self._deepspeed.skipped_steps)
-
-    @property
-    def grad_norm(self) -> float:
-        """Norm of the last step's gradient over all ranks, before clipping."""
-        norm = self._deepspeed.get_global_grad_norm()
-        return float("nan") if norm is None else float(norm)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets each group's rate to ``learning_rate`` times the group's ``lr_scale``."""

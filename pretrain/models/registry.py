@@ -7,7 +7,7 @@ from pretrain.models.image.hierarchical import HierarchicalConfig, HierarchicalE
 from pretrain.models.image.vit import VisionTransformer, VitConfig
 from pretrain.models.text.part import PartTextConfig, PartTextEncoder
 from pretrain.models.text.whole import WholeTextConfig, WholeTextEncoder
-from recaption.common.config import ConfigError
+from recaption.common.config import check_choice
 
 
 @dataclass
@@ -19,6 +19,9 @@ class ImageConfig:
     hierarchical: HierarchicalConfig = field(default_factory=HierarchicalConfig)
     vit: VitConfig = field(default_factory=VitConfig)
 
+    def __post_init__(self) -> None:
+        check_choice("model.image.name", self.name, ("hierarchical", "vit"))
+
 
 @dataclass
 class TextConfig:
@@ -29,6 +32,9 @@ class TextConfig:
     name: str = "part_whole"
     part: PartTextConfig = field(default_factory=PartTextConfig)
     whole: WholeTextConfig = field(default_factory=WholeTextConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("model.text.name", self.name, ("part_whole", "plain"))
 
 
 @dataclass
@@ -44,17 +50,13 @@ def build_model(config: ModelConfig) -> DualEncoder:
     """Builds the pair with fresh weights, drawn from torch's default generator.
 
     Raises:
-        ConfigError: an unknown name, or sizes that do not go together.
+        ConfigError: sizes that do not go together.
     """
     image: HierarchicalEncoder | VisionTransformer
     if config.image.name == "hierarchical":
         image = HierarchicalEncoder(config.image.hierarchical, config.image.size)
-    elif config.image.name == "vit":
-        image = VisionTransformer(config.image.vit, config.image.size)
     else:
-        raise ConfigError(f"model.image.name is {config.image.name!r}; choose hierarchical or vit")
-    if config.text.name not in ("part_whole", "plain"):
-        raise ConfigError(f"model.text.name is {config.text.name!r}; choose part_whole or plain")
+        image = VisionTransformer(config.image.vit, config.image.size)
     part = PartTextEncoder(config.text.part)
     whole = None
     if config.text.name == "part_whole":

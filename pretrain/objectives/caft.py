@@ -15,7 +15,7 @@ from pretrain.objectives.base import Objective, bounded
 from pretrain.objectives.clip import symmetric_infonce
 from pretrain.objectives.contrastive import column_contrast, sigmoid_contrast, softmax_contrast
 from pretrain.ops.attention_pooling import AttentionPooling, KeysValues
-from recaption.common.config import ConfigError
+from recaption.common.config import check_choice
 
 
 @dataclass
@@ -38,6 +38,9 @@ class CaftConfig:
     # images whose attention pooling is computed at once and recomputed for the gradients; 0: all
     # at once, nothing recomputed
     chunk_size: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice("objective.caft.loss_form", self.loss_form, ("sigmoid", "softmax"))
 
 
 class CaftObjective(Objective):
@@ -67,10 +70,6 @@ class CaftObjective(Objective):
 
     def __init__(self, config: CaftConfig, embed_dim: int) -> None:
         super().__init__()
-        if config.loss_form not in ("sigmoid", "softmax"):
-            raise ConfigError(
-                f"objective.caft.loss_form is {config.loss_form!r}; choose sigmoid or softmax"
-            )
         self.config = config
         self.attention_pooling = AttentionPooling(embed_dim)
         # One number each, but with an axis: DeepSpeed's ZeRO does not take parameters without.

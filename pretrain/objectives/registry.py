@@ -1,5 +1,6 @@
 """From a configuration to an objective."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from pretrain.models.dual import DualEncoder
@@ -7,7 +8,7 @@ from pretrain.objectives.base import Objective
 from pretrain.objectives.caft import CaftConfig, CaftObjective
 from pretrain.objectives.clip import ClipConfig, ClipObjective
 from pretrain.objectives.siglip import SiglipConfig, SiglipObjective
-from recaption.common.config import ConfigError
+from recaption.common.config import ConfigError, check_choice
 
 
 @dataclass
@@ -19,20 +20,21 @@ class ObjectiveConfig:
     clip: ClipConfig = field(default_factory=ClipConfig)
     siglip: SiglipConfig = field(default_factory=SiglipConfig)
 
+    def __post_init__(self) -> None:
+        check_choice("objective.name", self.name, OBJECTIVES)
+
+
+#: Name -> what builds it for features of a width.
+OBJECTIVES: dict[str, Callable[[ObjectiveConfig, int], Objective]] = {
+    "caft": lambda config, embed_dim: CaftObjective(config.caft, embed_dim),
+    "clip": lambda config, _: ClipObjective(config.clip),
+    "siglip": lambda config, _: SiglipObjective(config.siglip),
+}
+
 
 def build_objective(config: ObjectiveConfig, embed_dim: int) -> Objective:
-    """Builds the objective for features of width `embed_dim`.
-
-    Raises:
-        ConfigError: an unknown name.
-    """
-    if config.name == "caft":
-        return CaftObjective(config.caft, embed_dim)
-    if config.name == "clip":
-        return ClipObjective(config.clip)
-    if config.name == "siglip":
-        return SiglipObjective(config.siglip)
-    raise ConfigError(f"objective.name is {config.name!r}; choose caft, clip or siglip")
+    """Builds the objective for features of width `embed_dim`."""
+    return OBJECTIVES[config.name](config, embed_dim)
 
 
 def check_features(objective: Objective, model: DualEncoder, num_texts_per_image: int) -> None:

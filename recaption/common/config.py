@@ -87,7 +87,7 @@ def check_at_least(minimum: float, values: dict[str, float]) -> None:
             raise ConfigError(f"{key}={value}: it must be at least {minimum}")
 
 
-def check_choice(key: str, value: str, choices: Sequence[str]) -> None:
+def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
     """Raises: ConfigError: ``value`` is none of the ``choices``."""
     if value not in choices:
         raise ConfigError(f"{key} is {value!r}; choose {' or '.join(choices)}")
@@ -102,6 +102,25 @@ def read_config(schema: type[T], path: Path) -> T:
     """What ``to_yaml`` wrote. Raises: ConfigError: as ``load_config``."""
     ((_, tree),) = _read_with_includes(path)
     return from_dict(schema, tree, str(path))
+
+
+def check_unchanged(config: object, begun: Path, may_change: Callable[[str], bool]) -> None:
+    """Work may go on only as it was begun, but for the keys that ``may_change``.
+
+    Args:
+        config: what is wanted now.
+        begun: what ``to_yaml`` wrote when the work was begun.
+        may_change: of a key, such as ``train.num_steps``.
+
+    Raises:
+        UserError: names the first key that differs.
+    """
+    now = flatten(to_dict(config))
+    for key, value in flatten(to_dict(read_config(type(config), begun))).items():
+        if not may_change(key) and now[key] != value:
+            raise UserError(
+                f"{begun.parent} was begun with {key}={value}, not {now[key]}: use another folder"
+            )
 
 
 def to_yaml(config: object) -> str:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from recaption.common.config import ConfigError
+from recaption.common.config import check_choice
 from recaption.engine.base import CaptionAnswer, CaptionEngine, CaptionOrigin, CaptionRequest
 from recaption.engine.existing import ExistingConfig, ExistingEngine, existing_origin
 from recaption.engine.vllm import VllmConfig, VllmEngine, vllm_origin
@@ -27,6 +27,9 @@ class EngineConfig:
     vllm: VllmConfig = field(default_factory=VllmConfig)
     existing: ExistingConfig = field(default_factory=ExistingConfig)
 
+    def __post_init__(self) -> None:
+        check_choice("engine.name", self.name, ("vllm", "existing"))
+
 
 def caption_origin(
     config: EngineConfig, prompt: PromptConfig, images: ImageConfig
@@ -34,18 +37,11 @@ def caption_origin(
     """What the engine's captions will be, without starting it."""
     if config.name == "existing":
         return existing_origin(config.existing, images)
-    _check_name(config)
     return vllm_origin(config.vllm, prompt, images)
 
 
 def build_engine(config: EngineConfig, prompt: PromptConfig) -> CaptionEngine:
-    """Raises: UserError: the engine is not known, not installed, or cannot load its model."""
+    """Raises: UserError: the engine is not installed, or cannot load its model."""
     if config.name == "existing":
         return ExistingEngine(config.existing)
-    _check_name(config)
     return VllmEngine(config.vllm, prompt)
-
-
-def _check_name(config: EngineConfig) -> None:
-    if config.name not in ("vllm", "existing"):
-        raise ConfigError(f"engine.name is {config.name!r}: use vllm or existing")

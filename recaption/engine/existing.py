@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from recaption.common.config import ConfigError
+from recaption.common.config import check_choice
 from recaption.engine.base import CaptionAnswer, CaptionOrigin, CaptionRequest, hash_settings
 from recaption.images import ImageConfig
 from recaption.sentences import END_MARKS, split_sentences
@@ -20,6 +20,9 @@ class ExistingConfig:
     #: The field of KEY.json: a list of sentences, or one text to split.
     field: str = "sentences"
 
+    def __post_init__(self) -> None:
+        check_choice("engine.existing.source", self.source, ("json", "txt"))
+
 
 def existing_origin(config: ExistingConfig, images: ImageConfig) -> CaptionOrigin:
     settings = hash_settings(**asdict(config), images=asdict(images))
@@ -27,15 +30,9 @@ def existing_origin(config: ExistingConfig, images: ImageConfig) -> CaptionOrigi
 
 
 class ExistingEngine:
-    """Takes what ``config`` points at; generates nothing.
-
-    Raises:
-        ConfigError: an unknown ``source``.
-    """
+    """Takes what ``config`` points at; generates nothing."""
 
     def __init__(self, config: ExistingConfig) -> None:
-        if config.source not in ("json", "txt"):
-            raise ConfigError(f"engine.existing.source is {config.source!r}: use json or txt")
         self.config = config
 
     def caption(self, requests: Iterable[CaptionRequest]) -> Iterator[CaptionAnswer]:

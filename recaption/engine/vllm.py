@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from recaption.common.config import ConfigError, UserError, nearest_name
+from recaption.common.config import ConfigError, UserError, check_at_least, nearest_name
 from recaption.common.files import sha256_file, sha256_of_samples
 from recaption.engine.base import CaptionAnswer, CaptionOrigin, CaptionRequest, hash_settings
 from recaption.images import ImageConfig
@@ -59,6 +59,9 @@ class VllmConfig:
     max_in_flight: int = 256
     #: Any further arguments of vllm.LLM, such as tensor_parallel_size or max_num_seqs.
     kwargs: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        check_at_least(1, {"engine.vllm.max_in_flight": self.max_in_flight})
 
 
 def vllm_origin(config: VllmConfig, prompt: PromptConfig, images: ImageConfig) -> CaptionOrigin:

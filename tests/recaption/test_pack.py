@@ -232,7 +232,7 @@ def test_errors_of_the_user(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     with pytest.raises(UserError, match=r"no \*.tar"):
         pack_shards(tmp_path)
-    with pytest.raises(ConfigError, match="use jpeg or png"):
+    with pytest.raises(ConfigError, match="image_format is 'tiff'; choose jpeg or png"):
         pack_shards(tmp_path, "image_format=tiff")
 
 

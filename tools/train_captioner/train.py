@@ -15,7 +15,7 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from recaption.common.config import UserError, read_config, to_dict, to_yaml
+from recaption.common.config import check_unchanged, to_yaml
 from recaption.common.files import atomic_write
 from tools.score_captions import CaptionScore, colored_things, score_captions
 from tools.train_captioner.captions import batches_by_length, encode_captions
@@ -100,13 +100,7 @@ class CaptionerTraining:
         """Writes the configuration beside the checkpoints, which hold for no other one."""
         path = self.work / "config.yaml"
         if path.exists():
-            now, then = to_dict(self.config), read_config(type(self.config), path)
-            for key, value in to_dict(then).items():
-                if key not in FREE_KEYS and value != now[key]:
-                    raise UserError(
-                        f"{self.work} was begun with {key}={value}, not {now[key]}: use another "
-                        "work folder"
-                    )
+            check_unchanged(self.config, path, FREE_KEYS.__contains__)
         with atomic_write(path) as temporary:
             temporary.write_text(to_yaml(self.config))
 

@@ -11,7 +11,7 @@ from pretrain.models.image.stem import ConvStem, StemConfig
 from pretrain.models.image.superpixels import SuperpixelConfig, build_superpixels
 from pretrain.ops.graph_pooling import GraphPooling
 from pretrain.ops.segment_mean import nearest_live, segment_centroids, segment_mean
-from recaption.common.config import ConfigError
+from recaption.common.config import ConfigError, check_choice
 
 NORM_EPS = 1e-6
 
@@ -37,8 +37,7 @@ class HierarchicalConfig:
     superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
 
     def __post_init__(self) -> None:
-        if self.pool not in ("cls", "mean"):
-            raise ConfigError(f"hierarchical.pool is {self.pool!r}; choose cls or mean")
+        check_choice("model.image.hierarchical.pool", self.pool, ("cls", "mean"))
         if len(self.depths) != len(self.num_clusters) + 1 or len(self.depths) < 2:
             raise ConfigError(
                 f"depths {self.depths} and num_clusters {self.num_clusters} do not go together: "

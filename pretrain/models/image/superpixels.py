@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from recaption.common.config import ConfigError
+from recaption.common.config import ConfigError, check_choice
 
 #: Row and column of the nine neighbours, in the order of the assignment.
 NEIGHBOURS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
@@ -39,6 +39,9 @@ class SuperpixelConfig:
     name: str = "slic"  # slic (no weights) or grid (square cells)
     cell_size: int = 16  # side of a grid cell in pixels; there is one superpixel a cell
     slic: SlicConfig = field(default_factory=SlicConfig)
+
+    def __post_init__(self) -> None:
+        check_choice("model.image.hierarchical.superpixels.name", self.name, ("slic", "grid"))
 
 
 class Superpixels(nn.Module):
@@ -202,9 +205,6 @@ def _ungroup(values: Tensor, cell: int) -> Tensor:
 
 
 def build_superpixels(config: SuperpixelConfig) -> Superpixels:
-    """Raises ConfigError for an unknown name."""
     if config.name == "slic":
         return SlicSuperpixels(config.cell_size, config.slic)
-    if config.name == "grid":
-        return GridSuperpixels(config.cell_size)
-    raise ConfigError(f"superpixels.name is {config.name!r}; choose slic or grid")
+    return GridSuperpixels(config.cell_size)

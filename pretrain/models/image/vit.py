@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pretrain.models.blocks import Block, init_image_weights, sincos_positions
 from pretrain.models.features import ImageFeatures
-from recaption.common.config import ConfigError
+from recaption.common.config import ConfigError, check_choice
 
 NORM_EPS = 1e-6
 
@@ -24,8 +24,7 @@ class VitConfig:
     pool: str = "cls"  # the image's feature: cls (class token) or mean (of the patch tokens)
 
     def __post_init__(self) -> None:
-        if self.pool not in ("cls", "mean"):
-            raise ConfigError(f"vit.pool is {self.pool!r}; choose cls or mean")
+        check_choice("model.image.vit.pool", self.pool, ("cls", "mean"))
 
 
 class VisionTransformer(nn.Module):

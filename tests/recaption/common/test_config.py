@@ -7,6 +7,8 @@ from omegaconf import MISSING
 
 from recaption.common.config import (
     ConfigError,
+    UserError,
+    check_unchanged,
     format_help,
     from_dict,
     load_config,
@@ -104,3 +106,32 @@ def test_help_shows_keys_defaults_and_comments() -> None:
     assert "optim.lr=0.001" in text
     assert "peak learning rate" in text
     assert "the first steps, in which the rate rises" in text
+
+
+@pytest.mark.parametrize("include", ["part.yaml", "{a: part.yaml}", "[1]"])
+def test_an_include_that_is_no_list_of_paths_is_an_error(tmp_path: Path, include: str) -> None:
+    (tmp_path / "a.yaml").write_text(f"include: {include}\n")
+    with pytest.raises(ConfigError, match=r"include must be a list of paths, as in \["):
+        load_config(RunConfig, [str(tmp_path / "a.yaml")])
+
+
+def test_a_file_that_the_system_refuses_is_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main(argv: list[str]) -> None:
+        (tmp_path / "absent" / "file").write_text("")
+
+    assert run_command(main, []) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path}/absent/file: No such file or directory\n"
+
+
+def test_work_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
+    begun = load_config(RunConfig, ["output=x", "optim.lr=0.5"])
+    (tmp_path / "config.yaml").write_text(to_yaml(begun))
+    now = load_config(RunConfig, ["output=y", "optim.lr=0.5"])
+    check_unchanged(now, tmp_path / "config.yaml", lambda key: key == "output")
+    with pytest.raises(UserError, match=rf"{tmp_path} was begun with output=x, not y: use another"):
+        check_unchanged(now, tmp_path / "config.yaml", lambda key: False)
+    now.optim.lr = 1.0
+    with pytest.raises(UserError, match=r"begun with optim\.lr=0\.5, not 1\.0"):
+        check_unchanged(now, tmp_path / "config.yaml", lambda key: key == "output")

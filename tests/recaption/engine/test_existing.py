@@ -38,8 +38,8 @@ def test_a_missing_caption_is_a_failure_that_names_the_field(value: object) -> N
 
 
 def test_an_unknown_source() -> None:
-    with pytest.raises(ConfigError, match="use json or txt"):
-        ExistingEngine(ExistingConfig(source="xml"))
+    with pytest.raises(ConfigError, match="choose json or txt"):
+        ExistingConfig(source="xml")
 
 
 def test_the_origin_changes_with_the_settings() -> None:

@@ -39,8 +39,8 @@ def test_without_vllm_the_error_says_what_to_install() -> None:
 
 
 def test_an_unknown_engine() -> None:
-    with pytest.raises(ConfigError, match="use vllm or existing"):
-        build_engine(EngineConfig(name="vlm"), PROMPT)
+    with pytest.raises(ConfigError, match="choose vllm or existing"):
+        EngineConfig(name="vlm")
 
 
 def test_the_model_is_a_folder_or_a_name(model: Path, tmp_path: Path) -> None:

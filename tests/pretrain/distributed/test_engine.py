@@ -1,0 +1,40 @@
+"""The engine alone: what it does with a gradient that is not finite."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from pretrain.distributed.engine import Engine, EngineConfig
+from pretrain.distributed.ranks import joined_ranks
+
+
+@pytest.fixture
+def one_rank(monkeypatch):
+    for name in ("RANK", "LOCAL_RANK", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with joined_ranks() as ranks:
+        yield ranks
+
+
+def test_a_bad_gradient_is_left_out_and_counted_in_every_zero_stage(one_rank):
+    trained = {}
+    for stage in (0, 1, 2):
+        torch.manual_seed(0)
+        layer = nn.Linear(4, 1)
+        group = {"params": list(layer.parameters()), "lr": 0.1, "lr_scale": 1.0}
+        engine = Engine(layer, [group], EngineConfig(zero_stage=stage, max_grad_norm=2.0), 2, {})
+        for value in (1.0, math.nan, 1.0):
+            engine.backward(engine.forward(torch.full((2, 4), value)).sum())
+            engine.step()
+        assert engine.num_skipped_steps == 1
+        # Of two samples of ones: 2 for each of four weights and the bias.
+        assert engine.grad_norm == pytest.approx(20**0.5)
+        trained[stage] = layer.weight.detach().clone()
+        assert trained[stage].isfinite().all()
+    torch.testing.assert_close(trained[1], trained[0])
+    torch.testing.assert_close(trained[2], trained[0])
