@@ -3,6 +3,8 @@
 import io
 import json
 import os
+import signal
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +22,7 @@ from pretrain.data.config import DataConfig
 from pretrain.data.tokens import PackedTexts, Tokenizer, pack_tokens
 from pretrain.data.transforms import training_transform
 from recaption.common.config import UserError
+from recaption.common.files import read_json
 
 _NAME_OF_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
 
@@ -210,7 +213,7 @@ def _check_sources(config: DataConfig) -> None:
     if len(config.captions.sources) != 1 or not marker.is_file():
         return
     (source,) = config.captions.sources
-    summary = json.loads(marker.read_text())["summary"]
+    summary = read_json(marker)["summary"]
     num_without = summary["num_samples"] - summary["sources"].get(source, 0)
     if num_without:
         raise UserError(
@@ -233,5 +236,17 @@ def _decode(row: dict[str, Any]) -> Sample:
 
 
 def _leave_signals_to_the_rank(worker: int) -> None:
-    """A terminal, torchrun or Slurm signal whole groups; the answer is the training process's."""
-    os.setpgid(0, 0)
+    """Ctrl-C, and what Slurm sends, reach every process of a job; the rank decides what to do.
+
+    SIGTERM ends a worker only if the rank itself sends it, as torch does to close the loader.
+    """
+    for number in (signal.SIGINT, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
+    threading.Thread(target=_end_when_the_rank_says, daemon=True).start()
+
+
+def _end_when_the_rank_says() -> None:
+    while signal.sigwaitinfo([signal.SIGTERM]).si_pid != os.getppid():
+        pass
+    os._exit(0)

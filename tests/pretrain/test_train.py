@@ -1,11 +1,13 @@
 """The real command on real ranks: it learns, resumes bit by bit, and stops when asked."""
 
+import json
 import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,6 +15,7 @@ from safetensors.torch import load_file
 from pretrain.inference import load_for_inference
 from pretrain.metrics import read_metrics
 from recaption.common.config import UserError
+from tests.pretrain.pickles import Touch
 from tests.pretrain.trainruns import TINY, start_training, train, write_training_shards
 
 
@@ -57,8 +60,10 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: Path, whole_run: Path
     run = config.parent / "resumed"
     shutil.copytree(whole_run, run)
     (run / "checkpoints" / "step-00000008" / "COMPLETE").unlink()
-    output = train(config, f"run={run}", num_ranks=2)
+    output = train(config, f"run={run}", "--json", num_ranks=2)
     assert "resumed after step 6" in output
+    (figures,) = [line for line in output.splitlines() if line.startswith("{")]
+    assert json.loads(figures) == read_metrics(run / "metrics.jsonl")[-1]
     expected, resumed = weights(whole_run, 8), weights(run, 8)
     assert expected.keys() == resumed.keys()
     for name, tensor in expected.items():
@@ -74,7 +79,7 @@ def test_a_checkpoint_that_would_run_code_is_refused(
     shutil.copytree(whole_run, run)
     touched = tmp_path / "touched"
     for path in (run / "checkpoints" / "step-00000008" / "engine").glob("*.pt"):
-        torch.save({"module": _Touch(touched)}, path)
+        torch.save({"module": Touch(touched)}, path)
     process = start_training(config, f"run={run}", num_ranks=2)
     output, _ = process.communicate(timeout=120)
     assert process.returncode != 0
@@ -82,20 +87,15 @@ def test_a_checkpoint_that_would_run_code_is_refused(
     assert not touched.exists()
 
 
-class _Touch:
-    """Unpickled without care, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stop_leaves_a_checkpoint_of_the_last_step(config: Path, number: signal.Signals) -> None:
-    """Ctrl-C in a terminal, and what a scheduler sends: to torchrun, which hands it on."""
-    run = config.parent / f"stopped-{number.name}"
+@pytest.mark.parametrize(
+    ("number", "to_all"),
+    [(signal.SIGINT, False), (signal.SIGTERM, False), (signal.SIGTERM, True)],
+)
+def test_a_stop_leaves_a_checkpoint_of_the_last_step(
+    config: Path, number: signal.Signals, to_all: bool
+) -> None:
+    """To torchrun, which hands it on; or to every process of the job, as Slurm sends it."""
+    run = config.parent / f"stopped-{number.name}-{to_all}"
     process = start_training(
         config,
         *(f"run={run}", "train.num_steps=100000", "train.checkpoint_every=100000"),
@@ -104,7 +104,9 @@ def test_a_stop_leaves_a_checkpoint_of_the_last_step(config: Path, number: signa
     assert process.stdout is not None
     for line in process.stdout:
         if line.startswith("step 2/"):
-            process.send_signal(number)
+            job = psutil.Process(process.pid)
+            for member in [*(job.children(recursive=True) if to_all else []), job]:
+                member.send_signal(number)
             break
     output, _ = process.communicate(timeout=120)
     assert f"stopped by {number.name}" in output or "stopped by another rank" in output, output

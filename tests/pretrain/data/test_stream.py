@@ -11,6 +11,7 @@ from pretrain.data.config import DataConfig
 from pretrain.data.stream import BatchStream, read_samples
 from pretrain.data.tokens import Tokenizer
 from recaption.common.config import UserError
+from tests.pretrain.pickles import Touch
 from tests.pretrain.trainruns import write_training_shards
 
 
@@ -60,16 +61,6 @@ def test_no_sample_at_all(tmp_path: Path) -> None:
     folder = write_training_shards(tmp_path / "shards", 0)
     with pytest.raises(UserError, match="no sample"):
         stream(folder)
-
-
-class Touch:
-    """Unpickled without care, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, tuple[Path]]:
-        return Path.touch, (self.path,)
 
 
 def test_a_column_of_pickles_is_not_read(tmp_path: Path) -> None:

@@ -1,0 +1,156 @@
+"""A real Slurm cluster of two nodes on this machine: munged, slurmctld and two slurmd."""
+
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+DAEMONS = ("munged", "slurmctld", "slurmd")
+CONFIG = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={ports[0]}
+SlurmdPort={ports[1]}
+SlurmUser=root
+SlurmdUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket
+CredType=cred/munge
+StateSaveLocation={folder}/state
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdSpoolDir={folder}/spool.%n
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmdLogFile={folder}/slurmd.%n.log
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+MpiDefault=none
+ReturnToService=2
+SelectType=select/cons_tres
+NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=4000
+NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=4000
+PartitionName=main Nodes=n[1-2] Default=YES State=UP
+"""
+
+
+def why_no_cluster() -> str | None:
+    """What is missing for a cluster here, or None."""
+    missing = [name for name in DAEMONS if shutil.which(name) is None]
+    if missing:
+        return f"no {', '.join(missing)}: apt-get install slurm-wlm munge"
+    return None if os.geteuid() == 0 else "Slurm's daemons need root"
+
+
+@dataclass
+class Cluster:
+    folder: Path
+    environment: dict[str, str]
+
+    def run(self, *command: str) -> str:
+        """Runs one of Slurm's commands and returns what it printed."""
+        process = subprocess.run(command, env=self.environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        return process.stdout.strip()
+
+    def wait(self, job: str, timeout: float = 180.0) -> str:
+        """The state in which a job ended."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            fields = dict(
+                field.split("=", 1)
+                for field in self.run("scontrol", "show", "job", job, "--oneliner").split()
+                if "=" in field
+            )
+            if fields["JobState"] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
+                return fields["JobState"]
+            time.sleep(0.5)
+        raise TimeoutError(f"job {job} still runs after {timeout:.0f} s: {self.log()}")
+
+    def log(self) -> str:
+        return "\n".join(path.read_text()[-2000:] for path in self.folder.glob("*.log"))
+
+
+@contextmanager
+def running_cluster(folder: Path) -> Iterator[Cluster]:
+    """Brings the daemons up in ``folder`` and takes them down again."""
+    config = folder / "slurm.conf"
+    config.write_text(
+        CONFIG.format(
+            folder=folder, host=socket.gethostname(), ports=_free_ports(3), cpus=os.cpu_count()
+        )
+    )
+    (folder / "state").mkdir()
+    key = folder / "munge.key"
+    key.write_bytes(os.urandom(128))
+    key.chmod(0o400)
+    munge = [f"--key-file={key}", f"--socket={folder}/munge.socket"]
+    munge += [f"--pid-file={folder}/munged.pid", f"--log-file={folder}/munged.log"]
+    munge += [f"--seed-file={folder}/munge.seed", "--force", "--foreground"]
+    cluster = Cluster(folder, {**os.environ, "SLURM_CONF": str(config)})
+    with ExitStack() as daemons:
+        for command in (
+            ["munged", *munge],
+            ["slurmctld", "-D", "-c", "-f", str(config)],
+            ["slurmd", "-D", "-f", str(config), "-N", "n1"],
+            ["slurmd", "-D", "-f", str(config), "-N", "n2"],
+        ):
+            daemons.enter_context(_running(command, cluster))
+        _wait_until_idle(cluster)
+        yield cluster
+        subprocess.run(["scancel", "--user=root"], env=cluster.environment, check=False)
+        time.sleep(1)
+
+
+@contextmanager
+def _running(command: list[str], cluster: Cluster) -> Iterator[None]:
+    with (cluster.folder / f"{command[0]}.out").open("a") as output:
+        process = subprocess.Popen(
+            command, env=cluster.environment, stdout=output, stderr=subprocess.STDOUT
+        )
+    try:
+        if command[0] == "munged":
+            _wait_for(cluster.folder / "munge.socket")
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(timeout=10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def _wait_for(path: Path, timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not path.exists():
+        assert time.monotonic() < deadline, f"{path} did not appear"
+        time.sleep(0.05)
+
+
+def _wait_until_idle(cluster: Cluster, timeout: float = 60.0) -> None:
+    deadline = time.monotonic() + timeout
+    states: list[str] = []
+    while states != ["idle", "idle"]:
+        assert time.monotonic() < deadline, f"nodes are {states}: {cluster.log()}"
+        time.sleep(0.5)
+        answer = subprocess.run(
+            ["sinfo", "--noheader", "--Node", "--format=%T"],
+            env=cluster.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        states = answer.stdout.split()
+
+
+def _free_ports(number: int) -> list[int]:
+    with ExitStack() as sockets:
+        bound = [sockets.enter_context(socket.socket()) for _ in range(number)]
+        for free in bound:
+            free.bind(("127.0.0.1", 0))
+        return [free.getsockname()[1] for free in bound]
