@@ -12,11 +12,13 @@ from pretrain.config import PretrainConfig
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.ranks import Ranks
 from recaption.common.config import UserError, check_unchanged
-from recaption.common.files import sync
+from recaption.common.files import read_json, sync
 
 COMPLETE = "COMPLETE"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
+#: In a run that goes on: how long it trains, how often it tells and saves, and where things lie.
+MAY_CHANGE = ("train", "run", "data.train", "data.num_workers")
 
 
 @dataclass
@@ -100,8 +102,8 @@ def resume(run: Path, config: PretrainConfig, engine: Engine, ranks: Ranks) -> T
     complete = complete_checkpoints(run)
     if not complete:
         return None
-    check_unchanged(config, run / CONFIG, _may_change)
-    state = TrainState(**json.loads((complete[-1] / "state.json").read_text()))
+    check_unchanged(config, run / CONFIG, MAY_CHANGE)
+    state = TrainState(**read_json(complete[-1] / "state.json"))
     if state.num_ranks != ranks.world_size:
         raise UserError(
             f"{run} was trained on {state.num_ranks} ranks and cannot go on with "
@@ -109,8 +111,3 @@ def resume(run: Path, config: PretrainConfig, engine: Engine, ranks: Ranks) -> T
         )
     engine.load(complete[-1])
     return state
-
-
-def _may_change(key: str) -> bool:
-    """Only how long it trains, and where things lie, may change in a run that goes on."""
-    return key.startswith("train.") or key in ("run", "data.train", "data.num_workers")

@@ -41,3 +41,20 @@ class PretrainConfig:
                 f"optim.num_warmup_steps={self.optim.num_warmup_steps} leaves nothing of "
                 f"train.num_steps={self.train.num_steps}"
             )
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """The whole text is made of an image's first texts, which must be the caption's parts."""
+        if self.model.text.name != "part_whole":
+            return
+        captions, num_parts = self.data.captions, self.model.text.whole.num_parts
+        if captions.name != "parts":
+            raise ConfigError(
+                f"model.text.name=part_whole reads parts and data.captions.name={captions.name} "
+                "gives none: set it to parts, or choose model.text.name=plain"
+            )
+        if captions.parts.num_parts != num_parts:
+            raise ConfigError(
+                f"data.captions.parts.num_parts={captions.parts.num_parts}, but "
+                f"model.text.whole.num_parts={num_parts}: give both the same number"
+            )

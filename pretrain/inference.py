@@ -1,10 +1,10 @@
 """Encoders ready for use, from a run, a checkpoint or a release. Needs no training library."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -17,6 +17,7 @@ from pretrain.models.registry import build_model
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective
 from recaption.common.config import UserError, from_dict, read_config
+from recaption.common.files import read_json
 
 RELEASE_CONFIG = "config.json"
 RELEASE_TOKENIZER = "tokenizer"
@@ -44,7 +45,7 @@ def load_for_inference(path: Path | str) -> InferenceModel:
     """
     path = Path(path)
     if (path / RELEASE_CONFIG).is_file():
-        tree = json.loads((path / RELEASE_CONFIG).read_text())
+        tree = read_json(path / RELEASE_CONFIG)
         config = from_dict(PretrainConfig, tree, str(path / RELEASE_CONFIG))
         tokenizer = Tokenizer.load(path / RELEASE_TOKENIZER, config.model.text.part.context_length)
         source = path
@@ -61,13 +62,15 @@ def load_for_inference(path: Path | str) -> InferenceModel:
         raise UserError(f"{source} holds no {WEIGHTS}")
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
-    _load(nn.ModuleDict({"model": model, "objective": objective}), load_file(source / WEIGHTS))
+    _load(nn.ModuleDict({"model": model, "objective": objective}), source / WEIGHTS)
     return InferenceModel(model.eval(), objective.eval(), tokenizer, config, source)
 
 
-def _load(module: nn.Module, state: dict[str, Tensor]) -> None:
+def _load(module: nn.Module, weights: Path) -> None:
     try:
-        module.load_state_dict(state)
+        module.load_state_dict(load_file(weights))
+    except SafetensorError as error:
+        raise UserError(f"{weights} is damaged ({error}): copy it again") from None
     except RuntimeError as error:
         details = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
         raise UserError(f"the weights do not fit the configuration: {details}") from None

@@ -7,6 +7,8 @@ from typing import Any
 
 from recaption.common.files import atomic_write
 
+METRICS = "metrics.jsonl"
+
 
 class MetricsLog:
     """Appends to a run's metrics. Lines behind ``last_step``, left by an earlier attempt that went

@@ -16,16 +16,21 @@ from pretrain.data.transforms import normalise
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
 from pretrain.distributed.ranks import Ranks, joined_ranks
-from pretrain.metrics import MetricsLog
+from pretrain.metrics import METRICS, MetricsLog, read_metrics
 from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import build_model
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective, check_features
 from pretrain.optim import learning_rate, parameter_groups
 from pretrain.preemption import StopRequest
-from recaption.common.config import UserError, load_config, to_yaml
+from recaption.common.config import UserError, load_config, print_json, to_yaml
 from recaption.common.files import atomic_write
 from recaption.common.progress import format_seconds
+
+USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...] [key=value ...]
+       python -m pretrain train ...     (on one rank)
+
+--json prints the last row of metrics.jsonl in the last line."""
 
 #: Lines of the log in a row without a finite loss, after which training gives up.
 MAX_BAD_LOSSES = 3
@@ -58,9 +63,12 @@ class TrainedModule(nn.Module):
 
 
 def main(argv: list[str]) -> None:
-    config = load_config(PretrainConfig, argv)
+    config = load_config(PretrainConfig, argv, USAGE)
     with joined_ranks() as ranks:
         train(config, ranks)
+        if ranks.is_first:
+            rows = read_metrics(Path(config.run) / METRICS)
+            print_json(argv, rows[-1] if rows else {})
 
 
 def train(config: PretrainConfig, ranks: Ranks) -> None:
@@ -96,7 +104,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
             path.write_text(to_yaml(config))
     if state.stream:
         stream.load_state_dict(state.stream)
-    log = MetricsLog(run / "metrics.jsonl", state.step) if ranks.is_first else None
+    log = MetricsLog(run / METRICS, state.step) if ranks.is_first else None
     if ranks.is_first:
         print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
 

@@ -35,7 +35,8 @@ def main(argv: list[str]) -> int:
     if name not in COMMANDS:
         raise UserError(f"no command {name!r}: use {' or '.join(COMMANDS)}")
     schema, command = COMMANDS[name]
-    config: Any = load_config(schema, arguments)
+    usage = f"usage: python -m recaption {name} [YAML ...] [key=value ...] [--json]"
+    config: Any = load_config(schema, arguments, usage)
     # A job that is told to stop ends as one that is interrupted by Ctrl-C, in the background too.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from recaption.common.config import UserError, check_at_least, check_choice, to_dict, to_yaml
-from recaption.common.files import sync
+from recaption.common.files import read_json, sync
 from recaption.common.progress import Progress
 from recaption.images import BadImageError, ImageConfig, encode_image
 from recaption.pictures import read_picture
@@ -319,7 +319,7 @@ def _read_finished(
     path = output / "pack.json"
     if not path.is_file():
         raise UserError(f"{output} exists and holds no packed shards: use another output folder")
-    marker = json.loads(path.read_text())
+    marker = read_json(path)
     inputs = _inputs(shards, folders)
     then = [SourceFile(**source) for source in marker["inputs"]]
     is_same = len(inputs) == len(then) and all(

@@ -1,8 +1,9 @@
 """CAFT against CLIP with towers of the same size: at equal steps, and at equal wall-clock.
 
 For each seed three runs, one after the other on the same ranks: CAFT; CLIP for as many steps; CLIP
-for as long as CAFT took. Each is evaluated on the same images and captions. Run it on a machine
-that does nothing else; it goes on where it was interrupted.
+for as long as CAFT took. Each is evaluated on the same images and captions. A run's minutes are its
+steps at their median speed. Run it on a machine that does nothing else; it goes on where it was
+interrupted.
 """
 
 import json
@@ -12,8 +13,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pretrain.metrics import read_metrics
-from recaption.common.config import load_config, print_json, run_command, to_yaml
+from pretrain.metrics import METRICS, read_metrics
+from recaption.common.config import keep_config, load_config, print_json, run_command
 from recaption.common.files import atomic_write
 from tools.stages import Stages, torchrun
 
@@ -27,7 +28,7 @@ class CompareConfig:
     output: str  # folder of the runs and of comparison.json
     caft: str = "configs/scenes_caft.yaml"  # CAFT's training run
     clip: str = "configs/scenes_clip.yaml"  # CLIP's training run
-    num_steps: int = 200  # of CAFT, and of CLIP at equal steps
+    num_steps: int = 300  # of CAFT, and of CLIP at equal steps
     seeds: list[int] = field(default_factory=lambda: [0, 1, 2])
     num_ranks: int = 2
     num_samples: int = 1000  # to evaluate on
@@ -45,7 +46,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     """Runs all and returns what stands in ``comparison.json``: a row for each run."""
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    (output / "config.yaml").write_text(to_yaml(config))
+    keep_config(config, output / "config.yaml", may_change=("output", "seeds"))
     stages = Stages(output)
     rows = []
     for seed in config.seeds:
@@ -75,7 +76,7 @@ def _train_and_evaluate(
         *(sys.executable, "-m", "pretrain", "evaluate", f"checkpoint={run}"),
         *(f"data={config.val}", f"num_samples={config.num_samples}", "report=false"),
     )
-    metrics = read_metrics(run / "metrics.jsonl")
+    metrics = read_metrics(run / METRICS)
     samples_per_step = metrics[-1]["num_samples_seen"] / metrics[-1]["step"]
     speed = statistics.median(row["samples_per_second"] for row in metrics)
     return {

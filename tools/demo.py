@@ -13,7 +13,7 @@ from typing import Any
 
 from pretrain.data.captions import join_sentences
 from pretrain.data.stream import read_samples
-from recaption.common.config import UserError, load_config, print_json, run_command, to_yaml
+from recaption.common.config import UserError, keep_config, load_config, print_json, run_command
 from recaption.common.files import atomic_write
 from recaption.common.progress import format_seconds
 from tools.stages import Stages, torchrun
@@ -43,7 +43,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
     if (folder / "summary.json").exists() and (folder / "stages.json").exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(to_yaml(config))
+    keep_config(config, folder / "config.yaml", may_change=("output", "recaption_python"))
     stages = Stages(folder)
     shards, tables = folder / "shards", folder / "captions"
     run, release = folder / "run", folder / "release"
@@ -123,7 +123,7 @@ def format_summary(summary: dict[str, Any]) -> str:
             f"pointing    {share['pointing']} of the sentences' maps peak on the thing they name; "
             f"chance {share['pointing_chance']}",
             f"report      {summary['report']}",
-            "release     open it so:\n",
+            f"release     open it so, in {sys.executable}:\n",
             "    import pretrain",
             f"    model = pretrain.load({summary['release']!r})",
             f"    print(model.similarity({example['image']!r}, {example['caption']!r}))",

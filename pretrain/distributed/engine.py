@@ -29,12 +29,7 @@ class EngineConfig:
 
 
 class Engine:
-    """One training step as three calls: ``forward``, ``backward``, ``step``.
-
-    Attributes:
-        num_skipped_steps: updates that were left out because the gradient was not finite.
-        grad_norm: norm of the last step's gradient over all ranks, before clipping.
-    """
+    """One training step as three calls: ``forward``, ``backward``, ``step``."""
 
     def __init__(
         self,
@@ -44,8 +39,6 @@ class Engine:
         batch_size: int,
         adam: dict[str, Any],
     ) -> None:
-        self.num_skipped_steps = 0
-        self.grad_norm = math.nan
         self._max_grad_norm = config.max_grad_norm or math.inf
         # Imported late: it chooses its accelerator, and takes seconds, when it is imported.
         import deepspeed
@@ -78,19 +71,30 @@ class Engine:
 
     def step(self) -> None:
         """Updates the weights, unless the gradient is not finite."""
-        if self._deepspeed.zero_optimization():
-            self._deepspeed.step()
-            self.num_skipped_steps = int(self._deepspeed.skipped_steps)
-            self.grad_norm = float(self._deepspeed.get_global_grad_norm())
-            return
-        # Without ZeRO, DeepSpeed neither measures the gradient nor leaves a bad one out.
+        if not self._deepspeed.zero_optimization():
+            self._clip_or_leave_out()
+        self._deepspeed.step()
+
+    def _clip_or_leave_out(self) -> None:
+        """What DeepSpeed does to the gradient with ZeRO, and not without."""
         parameters = list(self._deepspeed.module.parameters())
-        self.grad_norm = float(nn.utils.clip_grad_norm_(parameters, self._max_grad_norm))
-        if not math.isfinite(self.grad_norm):
-            self.num_skipped_steps += 1
+        self._grad_norm = nn.utils.clip_grad_norm_(parameters, self._max_grad_norm)
+        if not self._grad_norm.isfinite():
+            self._deepspeed.skipped_steps += 1
             for parameter in parameters:
                 parameter.grad = None
-        self._deepspeed.step()
+
+    @property
+    def num_skipped_steps(self) -> int:
+        """Updates that were left out because the gradient was not finite."""
+        return int(self._deepspeed.skipped_steps)
+
+    @property
+    def grad_norm(self) -> float:
+        """Norm of the last step's gradient over all ranks, before clipping."""
+        if self._deepspeed.zero_optimization():
+            return float(self._deepspeed.get_global_grad_norm())
+        return float(self._grad_norm)
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """Sets each group's rate to ``learning_rate`` times the group's ``lr_scale``."""

@@ -16,6 +16,7 @@ from pretrain.evaluate.report import Evaluated, write_report
 from pretrain.evaluate.retrieval import RetrievalResult, chance, retrieval
 from pretrain.evaluate.scores import resolve_alpha
 from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
+from pretrain.metrics import METRICS
 from recaption.common.config import UserError, check_at_least, load_config, print_json, to_yaml
 from recaption.common.files import atomic_write
 
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> None:
         evaluated = Evaluated(
             inference, Path(config.data), chosen.examples, queries, measurement, result
         )
-        metrics = inference.source.parent.parent / "metrics.jsonl"
+        metrics = inference.source.parent.parent / METRICS
         report = write_report(evaluated, metrics, output, config.num_pictures)
     print(format_table(result))
     print(f"\nwritten: {output / RESULT}" + (f", {report}" if report else ""))

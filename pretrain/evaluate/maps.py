@@ -28,8 +28,7 @@ def pixel_maps(relevance: Tensor, hierarchy: SegmentHierarchy | None, size: int)
             raise ValueError(f"{num_tokens} tokens are no square grid of patches")
         grid = relevance.unflatten(-1, (side, side))
         return functional.interpolate(grid, size=(size, size), mode="nearest-exact")
-    widths = [hierarchy.assignments[0].shape[1], *(a.shape[2] for a in hierarchy.assignments)]
-    return hierarchy.to_pixels(relevance, widths.index(num_tokens))
+    return hierarchy.to_pixels(relevance, hierarchy.num_segments.index(num_tokens))
 
 
 def peak(heat: Tensor) -> tuple[int, int]:

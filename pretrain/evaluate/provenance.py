@@ -1,6 +1,5 @@
 """What figures were made from: which weights, which data, which code."""
 
-import json
 import re
 import subprocess
 from importlib.metadata import version
@@ -10,7 +9,7 @@ from typing import Any
 import torch
 
 from pretrain.checkpoint import WEIGHTS
-from recaption.common.files import sha256_file
+from recaption.common.files import read_json, sha256_file
 
 DISTRIBUTION = "canopy-vlp"
 
@@ -27,7 +26,7 @@ def describe_weights(source: Path) -> dict[str, Any]:
 
 def describe_data(folder: Path) -> dict[str, Any]:
     """A folder of MDS shards: the checksum of its index, and of every shard the index names."""
-    index = json.loads((folder / "index.json").read_text())
+    index = read_json(folder / "index.json")
     shards = [shard["raw_data"]["basename"] for shard in index["shards"]]
     return {
         "folder": folder.name,

@@ -167,9 +167,8 @@ def _levels(pixels: Tensor, encoded: ImageFeatures) -> list[dict[str, str]]:
     hierarchy = encoded.hierarchy
     if hierarchy is None:
         return []
-    widths = [hierarchy.assignments[0].shape[1], *(a.shape[2] for a in hierarchy.assignments)]
     panels = [{"title": "image", "image": _uri(pixels)}]
-    for level, num_segments in enumerate(widths):
+    for level, num_segments in enumerate(hierarchy.num_segments):
         picture = segmentation(pixels, hierarchy.segments(level)[0].cpu(), _SIDE)
         panels.append(
             {"title": f"{num_segments} segments", "image": data_uri(picture, lossless=True)}

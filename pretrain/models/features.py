@@ -76,6 +76,13 @@ class SegmentHierarchy(_Batched):
     assignments: list[Tensor]
     """One per pooling, (B, N_l, N_{l+1}): shares of finer tokens in coarser ones, rows sum to 1."""
 
+    @property
+    def num_segments(self) -> list[int]:
+        """N_0, N_1, ...: superpixels, and tokens after each pooling; none without poolings."""
+        if not self.assignments:
+            return []
+        return [self.assignments[0].shape[1], *(a.shape[2] for a in self.assignments)]
+
     def to_pixels(self, relevance: Tensor, level: int) -> Tensor:
         """Spreads a value per token over the image.
 

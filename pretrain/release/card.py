@@ -1,6 +1,5 @@
 """The model card: what a run was made of and what it reached. What is not known is said to be."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +7,7 @@ import jinja2
 
 from pretrain.config import PretrainConfig
 from pretrain.data.transforms import IMAGE_MEAN, IMAGE_STD
+from recaption.common.files import read_json
 
 _TEMPLATE = Path(__file__).with_name("card.md.jinja")
 
@@ -53,5 +53,5 @@ def read_pack_summary(config: PretrainConfig) -> dict[str, Any] | None:
     path = Path(config.data.train) / "pack.json"
     if not path.is_file():
         return None
-    summary: dict[str, Any] = json.loads(path.read_text())["summary"]
+    summary: dict[str, Any] = read_json(path)["summary"]
     return summary

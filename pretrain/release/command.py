@@ -34,6 +34,7 @@ from pretrain.release.checksums import SUMS, write_checksums
 from pretrain.release.model import ReleasedModel
 from pretrain.release.sample import sample_outputs
 from recaption.common.config import UserError, load_config, print_json, to_dict
+from recaption.common.files import read_json
 
 USAGE = "usage: python -m pretrain release [CONFIG.yaml ...] [key=value ...] [--json]"
 CARD = "README.md"
@@ -139,7 +140,7 @@ def _write(run: Path, inference: InferenceModel, folder: Path, name: str) -> str
     card = write_card(
         name,
         config,
-        json.loads(state.read_text()) if state.is_file() else {},
+        read_json(state) if state.is_file() else {},
         weights,
         sum(map(num_parameters, (inference.model, inference.objective))),
         evaluation,
@@ -155,7 +156,7 @@ def _matching_evaluation(run: Path, weights: dict[str, Any]) -> tuple[dict[str, 
     path = run / RESULT
     if not path.is_file():
         return None, "the run has not been evaluated"
-    evaluation: dict[str, Any] = json.loads(path.read_text())
+    evaluation: dict[str, Any] = read_json(path)
     if evaluation["checkpoint"]["sha256"] != weights["sha256"]:
         other = evaluation["checkpoint"]["folder"]
         return None, f"the run was evaluated at another checkpoint ({other})"

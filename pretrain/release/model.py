@@ -1,6 +1,7 @@
 """A released model: long captions and pictures in, features, scores and heat maps out."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,6 +70,7 @@ class ReleasedModel:
         picture = _open(image)
         pixels = [self.inference.preprocess(picture)]
         encoded = encode_images(self.inference, pixels, with_hierarchy=True)
+        self._warn_of_cut([sentence])
         query = encode_sentences(self.inference, [_not_empty(sentence)], _BATCH_SIZE)
         relevance = self.inference.objective.localise(encoded, query[None])
         size = self.inference.config.model.image.size
@@ -96,7 +98,18 @@ class ReleasedModel:
             evaluation_texts({"": split_caption(_not_empty(c)) or [c]}, config, "")
             for c in captions
         ]
+        self._warn_of_cut(text for texts_of_caption in texts for text in texts_of_caption)
         return encode_texts(self.inference, texts, _BATCH_SIZE)
+
+    def _warn_of_cut(self, texts: Iterable[str]) -> None:
+        tokenizer = self.inference.tokenizer
+        cut = [text for text in dict.fromkeys(texts) if tokenizer.is_cut(text)]
+        if cut:
+            warnings.warn(
+                f"longer than the {tokenizer.context_length} tokens that the model reads, so that "
+                f"the end is not read: {len(cut)} of the texts, the first {cut[0][:60]!r}...",
+                stacklevel=2,
+            )
 
 
 def load(folder: Path | str, verify: bool = False) -> ReleasedModel:

@@ -17,17 +17,16 @@ from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+
+from recaption.common.errors import UserError
+from recaption.common.files import atomic_write
 
 T = TypeVar("T")
 
 #: Asks a command for its figures as one JSON object in the last line; see ``print_json``.
 JSON_FLAG = "--json"
-
-
-class UserError(Exception):
-    """A mistake that the user can mend. Shown as one line; the command exits with status 2."""
 
 
 class ConfigError(UserError, ValueError):
@@ -104,23 +103,33 @@ def read_config(schema: type[T], path: Path) -> T:
     return from_dict(schema, tree, str(path))
 
 
-def check_unchanged(config: object, begun: Path, may_change: Callable[[str], bool]) -> None:
+def check_unchanged(config: object, begun: Path, may_change: Sequence[str]) -> None:
     """Work may go on only as it was begun, but for the keys that ``may_change``.
 
     Args:
         config: what is wanted now.
         begun: what ``to_yaml`` wrote when the work was begun.
-        may_change: of a key, such as ``train.num_steps``.
+        may_change: keys such as ``train.num_steps``, and sections such as ``train``.
 
     Raises:
         UserError: names the first key that differs.
     """
-    now = flatten(to_dict(config))
-    for key, value in flatten(to_dict(read_config(type(config), begun))).items():
-        if not may_change(key) and now[key] != value:
+    then, now = (flatten(to_dict(c)) for c in (read_config(type(config), begun), config))
+    for key in then | now:
+        is_free = key in may_change or key.startswith(tuple(f"{name}." for name in may_change))
+        if not is_free and then.get(key) != now.get(key):
             raise UserError(
-                f"{begun.parent} was begun with {key}={value}, not {now[key]}: use another folder"
+                f"{begun.parent} was begun with {key}={then.get(key)}, not {now.get(key)}: use "
+                "another folder, or delete this one"
             )
+
+
+def keep_config(config: object, path: Path, may_change: Sequence[str]) -> None:
+    """Writes the configuration of work that may have been begun; ``check_unchanged`` first."""
+    if path.exists():
+        check_unchanged(config, path, may_change)
+    with atomic_write(path) as temporary:
+        temporary.write_text(to_yaml(config))
 
 
 def to_yaml(config: object) -> str:
@@ -261,20 +270,23 @@ def _describe(schema: type, prefix: str) -> Iterator[tuple[str, str, str]]:
             yield from _describe(cast(type, hints[field.name]), f"{prefix}{field.name}.")
             continue
         default = field.default
-        if default is dataclasses.MISSING:
-            factory = field.default_factory
-            default = factory() if factory is not dataclasses.MISSING else "<required>"
+        if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
+            default = field.default_factory()
+        if default in (dataclasses.MISSING, MISSING):
+            default = "<required>"
         shown = yaml.safe_dump(default, default_flow_style=True).split("\n")[0]
         yield f"{prefix}{field.name}", str(shown), comments.get(field.name, "")
 
 
 def _field_comments(schema: type) -> dict[str, str]:
-    """The comment above or behind each field, read from the source of the class."""
+    """The comment above or behind each field, read from the source of the class and its bases."""
+    comments: dict[str, str] = {}
+    for base in reversed(schema.__mro__[1:-1]):
+        comments |= _field_comments(base)
     try:
         lines = inspect.getsource(schema).splitlines()
-    except OSError:
-        return {}
-    comments: dict[str, str] = {}
+    except (OSError, TypeError):  # no source, a class of Python itself
+        return comments
     above: list[str] = []
     for line in lines:
         text = line.strip()

@@ -2,9 +2,13 @@
 
 import contextlib
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+from recaption.common.errors import UserError
 
 
 @contextlib.contextmanager
@@ -32,6 +36,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def read_json(path: Path) -> Any:
+    """Raises: UserError: the file is not JSON."""
+    try:
+        return json.loads(path.read_text())
+    except ValueError as error:
+        raise UserError(f"{path} is damaged: it is not JSON ({error})") from None
 
 
 def sha256_file(path: Path | str) -> str:

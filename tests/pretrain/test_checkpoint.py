@@ -57,8 +57,6 @@ def synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, b
     synced: list[tuple[str, bool]] = []
 
     def note(path: Path) -> None:
-        # Longer than any write: who lists the folder too early meets a file that is gone by now.
-        time.sleep(0.01)
         assert path.exists(), path
         synced.append((path.name, any(tmp_path.rglob(COMPLETE))))
 

@@ -44,3 +44,8 @@ def test_help_lists_every_key() -> None:
     done = recaption("run", "--help")
     assert done.returncode == 0
     assert "engine.vllm.max_in_flight=256" in done.stdout and "Images held" in done.stdout
+
+
+def test_captioning_needs_no_torch_but_the_engines() -> None:
+    program = "import sys, recaption.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

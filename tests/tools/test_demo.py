@@ -1,6 +1,7 @@
 """The whole river, small: every stage by its real command, on vLLM and two DeepSpeed ranks."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -35,7 +36,7 @@ def run_demo(folder: Path) -> tuple[dict, str]:
 @pytest.mark.skipif(not RECAPTION_PYTHON.exists(), reason="needs .venv-recaption (make env)")
 def test_the_whole_river(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
-    summary, _ = run_demo(folder)
+    summary, printed = run_demo(folder)
     assert summary.keys() >= SUMMARY
     assert summary["num_images"] == 64
     assert summary["chance_r1"] == 1 / 16
@@ -50,6 +51,15 @@ def test_the_whole_river(tmp_path: Path) -> None:
     model = pretrain.load(summary["release"], verify=True)
     picture = Image.new("RGB", (112, 112), (200, 30, 30))
     assert model.similarity([picture], ["A red wall. Nothing else."]).shape == (1, 1)
+
+    # The three lines that it ends with are what one can type.
+    lines = [line.strip() for line in printed.splitlines()]
+    first = lines.index("import pretrain")
+    example = "\n".join(lines[first : first + 3])
+    result = subprocess.run(
+        [sys.executable, "-c", example], cwd=CHECKOUT, capture_output=True, text=True
+    )
+    assert re.fullmatch(r"tensor\(\[\[-?\d+\.\d+\]\]\)", result.stdout.strip()), result
 
     # As if it had been interrupted at its end: what is done is not done again.
     (folder / "summary.json").unlink()

@@ -1,6 +1,7 @@
 """The scorer on captions whose score is known."""
 
 import json
+import subprocess
 from pathlib import Path
 
 import pyarrow as pa
@@ -13,6 +14,7 @@ from tools.make_scenes.__main__ import main as make_scenes
 from tools.score_captions import colored_things, score_captions
 from tools.score_captions.__main__ import main
 
+RECAPTION_PYTHON = Path(__file__).parents[2] / ".venv-recaption/bin/python"
 TRUTH = {("house", "red"), ("ball", "blue")}
 OTHER = {("fish", "green"), ("tree", "orange")}
 
@@ -95,3 +97,20 @@ def test_tables_are_joined_to_scenes_by_key(
     write_table(tmp_path / "t.parquet", [*rows, ("nobody", "A red house.", "ok")])
     with pytest.raises(UserError, match="nobody"):
         main([f"tables={tmp_path}", f"shards={tmp_path}"])
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RECAPTION_PYTHON.exists(), reason="needs .venv-recaption (make env)")
+def test_the_captioner_of_the_repository_looks_through_vllm(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """200 scenes that it was not trained on; on 500 it reaches what its README says."""
+    shards, tables = tmp_path / "shards", tmp_path / "tables"
+    make_scenes([f"output={shards}", "split=unseen", "num_scenes=200"])
+    command = [str(RECAPTION_PYTHON), "-m", "recaption", "run"]
+    subprocess.run([*command, f"input={shards}", f"output={tables}"], check=True)
+    capsys.readouterr()
+    main([f"tables={tables}", f"shards={shards}", "--json"])
+    score = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert min(score["precision"], score["recall"]) > 0.8
+    assert max(score["control_precision"], score["control_recall"]) < 0.1

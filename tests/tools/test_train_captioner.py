@@ -1,7 +1,9 @@
 """The captioner's training, and the trained model in the repository."""
 
 import json
+import subprocess
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ pytest.importorskip("transformers")
 
 from recaption.common.config import UserError
 from tools.make_scenes import make_scene
+from tools.make_scenes.__main__ import main as make_scenes
 from tools.score_captions import colored_things, score_captions
 from tools.train_captioner.captions import (
     IGNORED,
@@ -34,6 +37,7 @@ from tools.train_captioner.tower_lessons import offsets_to_centers
 from tools.train_captioner.train import CaptionerTraining, TrainCaptionerConfig
 
 FOLDER = Path(__file__).parents[2] / "recaption" / "tiny_lvlm"
+RECAPTION_PYTHON = Path(__file__).parents[2] / ".venv-recaption/bin/python"
 MAX_BYTES = 12 * 2**20
 
 
@@ -199,3 +203,32 @@ def test_the_model_in_the_repository_looks(pool: ScenePool) -> None:
     score = score_captions(written, [colored_things(text) for text in pool.captions[:20].tolist()])
     assert min(score.precision, score.recall) > 0.7
     assert max(score.control_precision, score.control_recall) < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not RECAPTION_PYTHON.exists(), reason="needs .venv-recaption (make env)")
+def test_the_documented_command_writes_a_model_that_vllm_serves(tmp_path: Path) -> None:
+    model, shards = tmp_path / "model", tmp_path / "shards"
+    run = partial(subprocess.run, check=True, capture_output=True, text=True)
+    trained = run(
+        [
+            *(RECAPTION_PYTHON, "-m", "tools.train_captioner", "--json"),
+            *(f"output={model}", f"work={tmp_path / 'work'}", "num_scenes=64", "batch_size=16"),
+            *("num_eval_scenes=2", "tower_steps=2", "caption_steps=2", "num_workers=1"),
+            "use_bfloat16=false",
+        ],
+        cwd=FOLDER.parents[1],
+    )
+    assert "precision" in json.loads(trained.stdout.splitlines()[-1])
+    assert {path.name for path in model.iterdir()} == {path.name for path in FOLDER.iterdir()} - {
+        "README.md"
+    }
+    make_scenes([f"output={shards}", "num_scenes=4"])
+    captioned = run(
+        [
+            *(RECAPTION_PYTHON, "-m", "recaption", "run", "--json", f"input={shards}"),
+            *(f"output={tmp_path / 'tables'}", f"engine.vllm.model={model}"),
+            *("prompt.sampling.max_tokens=8", "filters.keep_cut_off=true", "filters.min_words=0"),
+        ]
+    )
+    assert json.loads(captioned.stdout.splitlines()[-1])["num_tokens"] > 0

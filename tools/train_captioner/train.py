@@ -15,7 +15,7 @@ from omegaconf import MISSING
 from torch import Tensor, nn
 from transformers import LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
-from recaption.common.config import check_unchanged, to_yaml
+from recaption.common.config import keep_config
 from recaption.common.files import atomic_write
 from tools.score_captions import CaptionScore, colored_things, score_captions
 from tools.train_captioner.captions import batches_by_length, encode_captions
@@ -35,7 +35,7 @@ from tools.train_captioner.tower_lessons import TowerLessons
 #: Captions from which the tokenizer learns its words; more bring no new ones.
 NUM_TOKENIZER_CAPTIONS = 5000
 #: What may change when a training is taken up again.
-FREE_KEYS = ("output", "work", "num_eval_scenes", "log_every", "checkpoint_every", "num_workers")
+MAY_CHANGE = ("output", "work", "num_eval_scenes", "log_every", "checkpoint_every", "num_workers")
 
 
 @dataclass
@@ -67,7 +67,7 @@ class CaptionerTraining:
         self.config = config
         self.work = Path(config.work)
         self.work.mkdir(parents=True, exist_ok=True)
-        self._keep_config()
+        keep_config(config, self.work / "config.yaml", MAY_CHANGE)
         torch.manual_seed(config.seed)
         self.pool = self._load_pool("captioner", config.num_scenes)
         self.eval_pool = self._load_pool("captioner-eval", config.num_eval_scenes)
@@ -95,14 +95,6 @@ class CaptionerTraining:
         truths = [colored_things(caption) for caption in self.eval_pool.captions.tolist()]
         print(f"  e.g. {written[0]}\n  for  {self.eval_pool.captions[0]}", flush=True)
         return score_captions(written, truths)
-
-    def _keep_config(self) -> None:
-        """Writes the configuration beside the checkpoints, which hold for no other one."""
-        path = self.work / "config.yaml"
-        if path.exists():
-            check_unchanged(self.config, path, FREE_KEYS.__contains__)
-        with atomic_write(path) as temporary:
-            temporary.write_text(to_yaml(self.config))
 
     def _run_stage(self, stage: str, num_steps: int, lr: float) -> None:
         config = self.config

@@ -12,6 +12,7 @@ from pretrain.distributed.ranks import joined_ranks
 
 @pytest.fixture
 def one_rank(monkeypatch):
+    monkeypatch.setenv("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
     for name in ("RANK", "LOCAL_RANK", "MASTER_PORT"):
         monkeypatch.setenv(name, "0")
     for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
@@ -21,19 +22,22 @@ def one_rank(monkeypatch):
         yield ranks
 
 
-def test_a_bad_gradient_is_left_out_and_counted_in_every_zero_stage(one_rank):
+def test_a_bad_gradient_is_left_out_and_counted_in_every_zero_stage(one_rank, tmp_path):
     trained = {}
     for stage in (0, 1, 2):
         torch.manual_seed(0)
-        layer = nn.Linear(4, 1)
+        layer = nn.Linear(4, 1, device=one_rank.device)
         group = {"params": list(layer.parameters()), "lr": 0.1, "lr_scale": 1.0}
         engine = Engine(layer, [group], EngineConfig(zero_stage=stage, max_grad_norm=2.0), 2, {})
         for value in (1.0, math.nan, 1.0):
-            engine.backward(engine.forward(torch.full((2, 4), value)).sum())
+            engine.backward(engine.forward(torch.full((2, 4), value, device=one_rank.device)).sum())
             engine.step()
         assert engine.num_skipped_steps == 1
         # Of two samples of ones: 2 for each of four weights and the bias.
         assert engine.grad_norm == pytest.approx(20**0.5)
+        engine.save(tmp_path / str(stage))
+        engine.load(tmp_path / str(stage))
+        assert engine.num_skipped_steps == 1
         trained[stage] = layer.weight.detach().clone()
         assert trained[stage].isfinite().all()
     torch.testing.assert_close(trained[1], trained[0])

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -222,3 +223,21 @@ def test_an_incomplete_checkpoint_is_not_released(tmp_path: Path) -> None:
     (run / "checkpoints" / "step-00000007" / "COMPLETE").unlink()
     with pytest.raises(UserError, match="COMPLETE"):
         main([f"run={run}", f"output={tmp_path / 'released'}"])
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_cut_off_is_named(copy: Path, name: str) -> None:
+    path = copy / name
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=f"{name} is damaged"):
+        pretrain.load(copy)
+
+
+def test_what_the_model_does_not_read_of_a_text_is_told(released: Path) -> None:
+    model = pretrain.load(released)
+    long = "A word after a word " * 10  # 50 words for a context of 32 tokens
+    with pytest.warns(UserWarning, match="longer than the 32 tokens .* 1 of the texts"):
+        model.encode_text(["Short.", long])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.encode_text("One sentence. And another one.")

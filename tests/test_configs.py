@@ -1,0 +1,75 @@
+"""Every file of `configs/` is read by the command that it is for."""
+
+from pathlib import Path
+
+import pytest
+
+from pretrain.config import PretrainConfig
+from pretrain.data.captions import num_texts
+from pretrain.models.count import count_parameters
+from pretrain.models.registry import build_model
+from pretrain.objectives.registry import build_objective, check_features
+from recaption.common.config import ConfigError, load_config
+from recaption.config import RunConfig
+
+CONFIGS = Path(__file__).parents[1] / "configs"
+PROMPTS = sorted((CONFIGS / "recaption").rglob("*.yaml"))
+TRAINING = sorted(set(CONFIGS.rglob("*.yaml")) - set(PROMPTS))
+RUNS = [path for path in TRAINING if path.parent.name in ("configs", "pretrain")]
+
+
+def name_of(path: Path) -> str:
+    return str(path.relative_to(CONFIGS))
+
+
+def load(path: Path, *overrides: str) -> PretrainConfig:
+    return load_config(PretrainConfig, [str(path), "run=r", "data.train=d", *overrides])
+
+
+@pytest.mark.parametrize("path", PROMPTS, ids=name_of)
+def test_prompts(path: Path) -> None:
+    config = load_config(RunConfig, [str(path), "input=i", "output=o"])
+    assert config.prompt.id == path.stem
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=name_of)
+def test_parts_and_runs(path: Path) -> None:
+    overrides = []
+    if path.name.startswith("vit") or path.name == "existing_whole.yaml":
+        # These two go together, and with no other part.
+        overrides = ["model.text.name=plain", "data.captions.name=whole"]
+    load(path, *overrides)
+
+
+@pytest.mark.parametrize("path", RUNS, ids=name_of)
+def test_a_run_can_be_built(path: Path) -> None:
+    config = load(path)
+    if "_l" in path.stem:
+        pytest.skip("a large model takes a minute to draw")
+    model = build_model(config.model)
+    objective = build_objective(config.objective, config.model.embed_dim)
+    check_features(objective, model, num_texts(config.data.captions))
+
+
+def test_the_compared_towers_are_of_one_size() -> None:
+    sizes = []
+    for name in ("scenes_caft", "scenes_clip"):
+        config = load(CONFIGS / f"{name}.yaml")
+        objective = build_objective(config.objective, config.model.embed_dim)
+        counts = count_parameters(build_model(config.model), objective)
+        sizes.append((counts["image"], counts["part_text"] + counts["whole_text"]))
+    for ours, theirs in zip(*sizes, strict=True):
+        assert abs(ours - theirs) < 0.05 * ours
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("data.captions.parts.num_parts=3", r"parts\.num_parts=3, but model\.text\.whole\.num_pa"),
+        ("model.text.whole.num_parts=5", r"num_parts=4, but model\.text\.whole\.num_parts=5"),
+        ("data.captions.name=whole", r"choose model\.text\.name=plain"),
+    ],
+)
+def test_parts_that_are_not_the_captions_are_refused(override: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load(CONFIGS / "demo.yaml", override)
