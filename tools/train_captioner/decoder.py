@@ -9,7 +9,7 @@ from transformers import DynamicCache, LlavaForConditionalGeneration, PreTrained
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from tools.train_captioner.captions import IGNORED, EncodedCaptions, pointer_targets
-from tools.train_captioner.model import GRID_SIZE, WIDTH
+from tools.train_captioner.model import WIDTH
 from tools.train_captioner.pool import ATTRIBUTES
 
 #: How many heads of the decoder's last layer look at the thing that a sentence is about.
@@ -27,7 +27,6 @@ class DecoderLessons(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.subject = nn.Linear(WIDTH, sum(ATTRIBUTES.values()))
-        self.position = nn.Linear(WIDTH, 2 * GRID_SIZE)
 
     def forward(
         self, attention: Tensor, late: Tensor, centers: Tensor, places: Tensor
@@ -52,10 +51,7 @@ class DecoderLessons(nn.Module):
         what = [
             nn.functional.cross_entropy(part, targets[:, index]) for index, part in enumerate(parts)
         ]
-        row, column = self.position(told).float().split(GRID_SIZE, dim=-1)
-        position = nn.functional.cross_entropy(row, places[is_about] // GRID_SIZE)
-        position = position + nn.functional.cross_entropy(column, places[is_about] % GRID_SIZE)
-        return {"where": where, "what": torch.stack(what).mean(), "position": 0.5 * position}
+        return {"where": where, "what": torch.stack(what).mean()}
 
 
 def attention_logits(decoder: Any, hidden: Tensor, first: int, num_heads: int) -> Tensor:

@@ -49,7 +49,7 @@ class TrainCaptionerConfig:
     num_eval_scenes: int = 100  #: unseen scenes captioned at each evaluation
     batch_size: int = 64  #: scenes in a step
     tower_steps: int = 600  #: steps of the first stage
-    caption_steps: int = 1000  #: steps of the second stage
+    caption_steps: int = 2500  #: steps of the second stage
     tower_lr: float = 3e-3  #: learning rate of the first stage
     caption_lr: float = 2e-3  #: learning rate of the second stage
     tower_lr_factor: float = 0.4  #: the tower's learning rate in stage two, over the decoder's
