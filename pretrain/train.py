@@ -23,8 +23,7 @@ from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective, check_features
 from pretrain.optim import learning_rate, parameter_groups
 from pretrain.preemption import StopRequest
-from recaption.common.config import UserError, load_config, print_json, to_yaml
-from recaption.common.files import atomic_write
+from recaption.common.config import UserError, load_config, print_json, write_config
 from recaption.common.progress import format_seconds
 
 USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...] [key=value ...]
@@ -100,8 +99,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     ranks.barrier()  # all have compared their configuration with the run's before it is replaced
     if ranks.is_first:
         run.mkdir(parents=True, exist_ok=True)
-        with atomic_write(run / CONFIG) as path:
-            path.write_text(to_yaml(config))
+        write_config(config, run / CONFIG)
     if state.stream:
         stream.load_state_dict(state.stream)
     log = MetricsLog(run / METRICS, state.step) if ranks.is_first else None

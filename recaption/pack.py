@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from recaption.common.config import UserError, check_at_least, check_choice, to_dict, to_yaml
+from recaption.common.config import UserError, check_at_least, check_choice, to_dict, write_config
 from recaption.common.files import read_json, sync
 from recaption.common.progress import Progress
 from recaption.images import BadImageError, ImageConfig, encode_image
@@ -137,7 +137,7 @@ def pack(config: PackConfig) -> PackSummary:
         inputs = [asdict(SourceFile.of(path)) for path in _inputs(shards, folders)]
         marker = {"summary": vars(summary), "config": _fixed(config), "inputs": inputs}
         (partial_folder / "pack.json").write_text(json.dumps(marker, indent=1) + "\n")
-        (partial_folder / "config.yaml").write_text(to_yaml(config))
+        write_config(config, partial_folder / "config.yaml")
         for path in [*partial_folder.iterdir(), partial_folder]:
             sync(path)
         partial_folder.rename(output)

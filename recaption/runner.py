@@ -9,8 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from recaption.common.config import to_yaml
-from recaption.common.files import atomic_write
+from recaption.common.config import write_config
 from recaption.common.progress import Progress
 from recaption.config import RunConfig
 from recaption.engine import (
@@ -98,8 +97,7 @@ def run(config: RunConfig) -> RunSummary:
         summary.add(finished)
     if not pending:
         return summary
-    with atomic_write(output / "config.yaml") as temporary:
-        temporary.write_text(to_yaml(config))
+    write_config(config, output / "config.yaml")
 
     engine = build_engine(config.engine, config.prompt)
     sizes = [path.stat().st_size for path in pending]

@@ -12,8 +12,9 @@ from pretrain.models.registry import build_model
 from pretrain.objectives.registry import build_objective, check_features
 from recaption.common.config import ConfigError, load_config
 from recaption.config import RunConfig
+from recaption.prompts import PromptConfig
+from tests.places import CONFIGS
 
-CONFIGS = Path(__file__).parents[1] / "configs"
 PROMPTS = sorted((CONFIGS / "recaption").rglob("*.yaml"))
 TRAINING = sorted(set(CONFIGS.rglob("*.yaml")) - set(PROMPTS))
 RUNS = [path for path in TRAINING if path.parent.name in ("configs", "pretrain")]
@@ -31,6 +32,12 @@ def load(path: Path, *overrides: str) -> PretrainConfig:
 def test_prompts(path: Path) -> None:
     config = load_config(RunConfig, [str(path), "input=i", "output=o"])
     assert config.prompt.id == path.stem
+    assert config.prompt.text
+
+
+def test_the_default_is_the_long_prompt() -> None:
+    long = CONFIGS / "recaption/prompts/long.yaml"
+    assert load_config(RunConfig, [str(long), "input=i", "output=o"]).prompt == PromptConfig()
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=name_of)

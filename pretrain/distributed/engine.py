@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from recaption.common.config import ConfigError, check_choice
+from recaption.common.config import check_choice
 
 
 @dataclass
@@ -22,9 +22,8 @@ class EngineConfig:
     max_grad_norm: float = 0.0  # clip gradients to this norm; 0: do not clip
 
     def __post_init__(self) -> None:
-        if self.zero_stage not in range(3):
-            # Stage 3 must find the tensors that pass between modules, and ours pass in containers.
-            raise ConfigError(f"engine.zero_stage={self.zero_stage}: choose 0, 1 or 2")
+        # Stage 3 must find the tensors that pass between modules, and ours pass in containers.
+        check_choice("engine.zero_stage", self.zero_stage, (0, 1, 2))
         check_choice("engine.precision", self.precision, ("fp32", "bf16"))
 
 

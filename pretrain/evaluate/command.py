@@ -17,7 +17,7 @@ from pretrain.evaluate.retrieval import RetrievalResult, chance, retrieval
 from pretrain.evaluate.scores import resolve_alpha
 from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
 from pretrain.metrics import METRICS
-from recaption.common.config import UserError, check_at_least, load_config, print_json, to_yaml
+from recaption.common.config import UserError, check_at_least, load_config, print_json, write_config
 from recaption.common.files import atomic_write
 
 USAGE = "usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]"
@@ -72,8 +72,7 @@ def main(argv: list[str]) -> None:
     output.mkdir(parents=True, exist_ok=True)
     with atomic_write(output / RESULT) as path:
         path.write_text(json.dumps(result, indent=2) + "\n")
-    with atomic_write(output / "evaluate.yaml") as path:
-        path.write_text(to_yaml(config))
+    write_config(config, output / "evaluate.yaml")
     report = None
     if config.report:
         evaluated = Evaluated(

@@ -86,10 +86,10 @@ def check_at_least(minimum: float, values: dict[str, float]) -> None:
             raise ConfigError(f"{key}={value}: it must be at least {minimum}")
 
 
-def check_choice(key: str, value: str, choices: Iterable[str]) -> None:
+def check_choice(key: str, value: object, choices: Iterable[object]) -> None:
     """Raises: ConfigError: ``value`` is none of the ``choices``."""
     if value not in choices:
-        raise ConfigError(f"{key} is {value!r}; choose {' or '.join(choices)}")
+        raise ConfigError(f"{key} is {value!r}; choose {' or '.join(map(str, choices))}")
 
 
 def nearest_name(name: str, known: Iterable[str]) -> str | None:
@@ -98,9 +98,15 @@ def nearest_name(name: str, known: Iterable[str]) -> str | None:
 
 
 def read_config(schema: type[T], path: Path) -> T:
-    """What ``to_yaml`` wrote. Raises: ConfigError: as ``load_config``."""
+    """What ``write_config`` wrote. Raises: ConfigError: as ``load_config``."""
     ((_, tree),) = _read_with_includes(path)
     return from_dict(schema, tree, str(path))
+
+
+def write_config(config: object, path: Path) -> None:
+    """Writes the whole configuration, defaults included, as YAML; whole or not at all."""
+    with atomic_write(path) as temporary:
+        temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
 def check_unchanged(config: object, begun: Path, may_change: Sequence[str]) -> None:
@@ -108,7 +114,7 @@ def check_unchanged(config: object, begun: Path, may_change: Sequence[str]) -> N
 
     Args:
         config: what is wanted now.
-        begun: what ``to_yaml`` wrote when the work was begun.
+        begun: what ``write_config`` wrote when the work was begun.
         may_change: keys such as ``train.num_steps``, and sections such as ``train``.
 
     Raises:
@@ -128,13 +134,7 @@ def keep_config(config: object, path: Path, may_change: Sequence[str]) -> None:
     """Writes the configuration of work that may have been begun; ``check_unchanged`` first."""
     if path.exists():
         check_unchanged(config, path, may_change)
-    with atomic_write(path) as temporary:
-        temporary.write_text(to_yaml(config))
-
-
-def to_yaml(config: object) -> str:
-    """The whole configuration, defaults included, as YAML."""
-    return OmegaConf.to_yaml(OmegaConf.structured(config))
+    write_config(config, path)
 
 
 def to_dict(config: object) -> dict[str, Any]:

@@ -1,11 +1,9 @@
 """Reference tensors, computed by the methods' published code."""
 
 import json
-import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-GOLDEN = Path(os.environ.get("CANOPY_SHARED", Path(__file__).parents[3] / "shared")) / "golden"
+from tests.places import SHARED
+
+GOLDEN = SHARED / "golden"
 
 #: Published key -> ours, in the order in which they apply.
 CAFT_NAMES = [

@@ -14,7 +14,7 @@ from torch import nn
 from pretrain.config import PretrainConfig
 from pretrain.models.registry import build_model
 from pretrain.objectives.registry import build_objective
-from recaption.common.config import load_config, to_yaml
+from recaption.common.config import load_config, write_config
 from recaption.pack import COLUMNS
 from tests.pretrain.trainruns import COLORS, TINY
 
@@ -36,7 +36,7 @@ def write_run(folder: Path, config: str = TINY, *overrides: str, step: int = 7) 
     source.write_text(config)
     settings = [str(source), f"run={folder}", f"data.train={folder / 'train'}", *overrides]
     resolved = load_config(PretrainConfig, settings)
-    (folder / "config.yaml").write_text(to_yaml(resolved))
+    write_config(resolved, folder / "config.yaml")
     torch.manual_seed(step)
     modules = nn.ModuleDict(
         {

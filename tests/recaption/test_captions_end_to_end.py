@@ -10,22 +10,27 @@ import pytest
 
 from recaption.engine.vllm import TINY_LVLM
 from recaption.table import read_stats, read_table
+from tests.places import RECAPTION_PYTHON, needs_recaption_environment
 from tests.recaption.shard_files import sample, write_tar
 
-PYTHON = Path(__file__).parents[2] / ".venv-recaption/bin/python"
 NUM_IMAGES = 6
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.skipif(
-        not PYTHON.exists(), reason="no .venv-recaption: make .venv-recaption/.installed"
-    ),
+    needs_recaption_environment,
     pytest.mark.skipif(not (TINY_LVLM / "config.json").exists(), reason=f"no model in {TINY_LVLM}"),
 ]
 
 
 def recaption(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [str(PYTHON), "-m", "recaption", "run", f"input={folder}/in", f"output={folder}/out"]
+    command = [
+        str(RECAPTION_PYTHON),
+        "-m",
+        "recaption",
+        "run",
+        f"input={folder}/in",
+        f"output={folder}/out",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     return subprocess.run(
         [*command, *arguments, "--json"], capture_output=True, text=True, env=environment
@@ -93,7 +98,7 @@ engine.close()
 
 
 def test_a_prompt_that_the_engine_refuses_fails_alone() -> None:
-    done = subprocess.run([str(PYTHON), "-c", MIXED], capture_output=True, text=True)
+    done = subprocess.run([str(RECAPTION_PYTHON), "-c", MIXED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     answers = {answer["key"]: answer for answer in json.loads(done.stdout.splitlines()[-1])}
     assert answers["bad"]["failure"].startswith("prompt-refused: ")
@@ -102,7 +107,7 @@ def test_a_prompt_that_the_engine_refuses_fails_alone() -> None:
 
 
 def test_a_model_that_refuses_every_image_stops_the_run() -> None:
-    done = subprocess.run([str(PYTHON), "-c", ALL_BAD], capture_output=True, text=True)
+    done = subprocess.run([str(RECAPTION_PYTHON), "-c", ALL_BAD], capture_output=True, text=True)
     assert done.stdout.splitlines()[-1] == "2"
     assert "refuses every image" in done.stderr
 

@@ -1,5 +1,4 @@
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -14,9 +13,8 @@ from recaption.common.config import UserError, load_config
 from recaption.config import RunConfig
 from recaption.runner import RunSummary, run
 from recaption.table import read_stats, read_table
+from tests.places import SHARED
 from tests.recaption.shard_files import Members, picture, sample, to_bytes, write_tar
-
-SHARED = Path(os.environ.get("CANOPY_SHARED", Path(__file__).parents[3] / "shared"))
 
 
 def caption(shards: Path, tables: Path, *arguments: str) -> RunSummary:

@@ -1,15 +1,11 @@
 import json
-import os
-from pathlib import Path
 
 import pytest
 
 from recaption.sentences import split_sentences
+from tests.places import SHARED
 
-LONG_CAPTIONS = (
-    Path(os.environ.get("CANOPY_SHARED", Path(__file__).parents[3] / "shared"))
-    / "data/long_captions"
-)
+LONG_CAPTIONS = SHARED / "data/long_captions"
 
 
 @pytest.mark.parametrize(

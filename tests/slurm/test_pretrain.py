@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from pretrain.metrics import read_metrics
+from tests.places import CHECKOUT
 from tests.pretrain.trainruns import TINY, write_training_shards
 from tests.slurm.cluster import Cluster, running_cluster, why_no_cluster
-
-REPOSITORY = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.skipif(why_no_cluster() is not None, reason=str(why_no_cluster()))
 
@@ -41,7 +40,7 @@ def submit(cluster: Cluster, log: Path, *arguments: str) -> str:
     }
     return cluster.run(
         *("sbatch", "--parsable", "--nodes=1", "--gpus-per-node=0"),
-        *(f"--chdir={REPOSITORY}", f"--output={log}", "slurm/pretrain_vitl.sh", *arguments),
+        *(f"--chdir={CHECKOUT}", f"--output={log}", "slurm/pretrain_vitl.sh", *arguments),
     )
 
 

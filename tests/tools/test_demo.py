@@ -12,9 +12,8 @@ from PIL import Image
 
 import pretrain
 from recaption.table import read_table
+from tests.places import CHECKOUT, needs_recaption_environment
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-RECAPTION_PYTHON = CHECKOUT / ".venv-recaption" / "bin" / "python"
 SUMMARY = {
     *("seconds", "num_images", "t2i_r1", "i2t_r1", "chance_r1", "pointing", "pointing_chance"),
     *("captioner_precision", "captioner_recall", "captioner_control_recall", "report", "release"),
@@ -33,7 +32,7 @@ def run_demo(folder: Path) -> tuple[dict, str]:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RECAPTION_PYTHON.exists(), reason="needs .venv-recaption (make env)")
+@needs_recaption_environment
 def test_the_whole_river(tmp_path: Path) -> None:
     folder = tmp_path / "demo"
     summary, printed = run_demo(folder)

@@ -9,12 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from recaption.common.config import UserError
+from tests.places import RECAPTION_PYTHON, needs_recaption_environment
 from tools.make_scenes import make_scene
 from tools.make_scenes.__main__ import main as make_scenes
 from tools.score_captions import colored_things, score_captions
 from tools.score_captions.__main__ import main
 
-RECAPTION_PYTHON = Path(__file__).parents[2] / ".venv-recaption/bin/python"
 TRUTH = {("house", "red"), ("ball", "blue")}
 OTHER = {("fish", "green"), ("tree", "orange")}
 
@@ -100,7 +100,7 @@ def test_tables_are_joined_to_scenes_by_key(
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RECAPTION_PYTHON.exists(), reason="needs .venv-recaption (make env)")
+@needs_recaption_environment
 def test_the_captioner_of_the_repository_looks_through_vllm(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

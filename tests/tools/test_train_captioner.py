@@ -14,6 +14,7 @@ import torch
 pytest.importorskip("transformers")
 
 from recaption.common.config import UserError
+from tests.places import CHECKOUT, RECAPTION_PYTHON, needs_recaption_environment
 from tools.make_scenes import make_scene
 from tools.make_scenes.__main__ import main as make_scenes
 from tools.score_captions import colored_things, score_captions
@@ -36,8 +37,7 @@ from tools.train_captioner.tokenizer import special_token_ids, train_tokenizer
 from tools.train_captioner.tower_lessons import offsets_to_centers
 from tools.train_captioner.train import CaptionerTraining, TrainCaptionerConfig
 
-FOLDER = Path(__file__).parents[2] / "recaption" / "tiny_lvlm"
-RECAPTION_PYTHON = Path(__file__).parents[2] / ".venv-recaption/bin/python"
+FOLDER = CHECKOUT / "recaption" / "tiny_lvlm"
 MAX_BYTES = 12 * 2**20
 
 
@@ -206,7 +206,7 @@ def test_the_model_in_the_repository_looks(pool: ScenePool) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(not RECAPTION_PYTHON.exists(), reason="needs .venv-recaption (make env)")
+@needs_recaption_environment
 def test_the_documented_command_writes_a_model_that_vllm_serves(tmp_path: Path) -> None:
     model, shards = tmp_path / "model", tmp_path / "shards"
     run = partial(subprocess.run, check=True, capture_output=True, text=True)
@@ -217,7 +217,7 @@ def test_the_documented_command_writes_a_model_that_vllm_serves(tmp_path: Path) 
             *("num_eval_scenes=2", "tower_steps=2", "caption_steps=2", "num_workers=1"),
             "use_bfloat16=false",
         ],
-        cwd=FOLDER.parents[1],
+        cwd=CHECKOUT,
     )
     assert "precision" in json.loads(trained.stdout.splitlines()[-1])
     assert {path.name for path in model.iterdir()} == {path.name for path in FOLDER.iterdir()} - {

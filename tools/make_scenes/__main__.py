@@ -14,7 +14,7 @@ from recaption.common.config import (
     load_config,
     print_json,
     run_command,
-    to_yaml,
+    write_config,
 )
 from tools.make_scenes.shards import write_shards
 from tools.make_scenes.world import LATTICE
@@ -52,7 +52,7 @@ def main(arguments: list[str]) -> None:
         )
     output = Path(config.output)
     output.mkdir(parents=True, exist_ok=True)
-    (output / f"{config.split}.yaml").write_text(to_yaml(config))
+    write_config(config, output / f"{config.split}.yaml")
     started = time.monotonic()
     shards = write_shards(
         output,

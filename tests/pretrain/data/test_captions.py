@@ -1,6 +1,4 @@
 import json
-import os
-from pathlib import Path
 from random import Random
 
 import pytest
@@ -17,8 +15,8 @@ from pretrain.data.captions import (
     split_caption,
 )
 from pretrain.data.tokens import Tokenizer
+from tests.places import SHARED
 
-SHARED = Path(os.environ.get("CANOPY_SHARED", Path(__file__).parents[4] / "shared"))
 LONG = [f"sentence {n}" for n in range(7)]
 
 

@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 import torch
 
@@ -9,8 +7,7 @@ from pretrain.models.count import CountConfig, count_parameters, main
 from pretrain.models.registry import build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective, check_features
 from recaption.common.config import ConfigError, load_config
-
-CONFIGS = Path(__file__).parents[3] / "configs"
+from tests.places import CONFIGS
 
 
 def config_of(*names):

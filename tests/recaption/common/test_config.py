@@ -14,7 +14,7 @@ from recaption.common.config import (
     load_config,
     run_command,
     to_dict,
-    to_yaml,
+    write_config,
 )
 
 
@@ -96,7 +96,7 @@ def test_a_file_that_includes_itself_is_an_error(tmp_path: Path) -> None:
 
 def test_the_whole_config_survives_a_round_trip(tmp_path: Path) -> None:
     config = load_config(RunConfig, ["output=x", "extra.a=1", "limit=4"])
-    (tmp_path / "config.yaml").write_text(to_yaml(config))
+    write_config(config, tmp_path / "config.yaml")
     assert load_config(RunConfig, [str(tmp_path / "config.yaml")]) == config
     assert from_dict(RunConfig, to_dict(config), "memory") == config
 
@@ -127,7 +127,7 @@ def test_a_file_that_the_system_refuses_is_one_line(
 
 def test_work_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
     begun = load_config(RunConfig, ["output=x", "optim.lr=0.5"])
-    (tmp_path / "config.yaml").write_text(to_yaml(begun))
+    write_config(begun, tmp_path / "config.yaml")
     now = load_config(RunConfig, ["output=y", "optim.lr=0.5"])
     check_unchanged(now, tmp_path / "config.yaml", ["output"])
     with pytest.raises(UserError, match=rf"{tmp_path} was begun with output=x, not y: use another"):
