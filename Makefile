@@ -5,7 +5,7 @@ TRAIN := .venv-train
 RECAPTION := .venv-recaption
 
 help:
-	@echo "make demo   scenes -> captions -> shards -> CAFT -> report -> release, in about 9 minutes"
+	@echo "make demo   scenes -> captions -> shards -> CAFT -> report -> release, in about 10 minutes"
 	@echo "make test   lint, types, unit and integration tests"
 	@echo "make env    install both environments (demo and test do it themselves)"
 	@echo "make format put the code into shape"
