@@ -18,7 +18,10 @@ COMPLETE = "COMPLETE"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
 #: In a run that goes on: how long it trains, how often it tells and saves, and where things lie.
-MAY_CHANGE = ("train", "run", "data.train", "data.num_workers")
+MAY_CHANGE = (
+    *("train", "run", "data.train", "data.num_workers"),
+    "model.image.hierarchical.superpixels.spixelfcn.weights",
+)
 
 
 @dataclass

@@ -18,7 +18,7 @@ from pretrain.distributed.exchange import Exchange
 from pretrain.distributed.ranks import Ranks, joined_ranks
 from pretrain.metrics import METRICS, MetricsLog, read_metrics
 from pretrain.models.dual import DualEncoder
-from pretrain.models.registry import build_model
+from pretrain.models.registry import build_model, load_frozen_weights
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective, check_features
 from pretrain.optim import learning_rate, parameter_groups
@@ -95,7 +95,10 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     exchange = Exchange()
 
     # ---- where an earlier attempt left off
-    state = resume(run, config, engine, ranks) or TrainState(0, 0, ranks.world_size, {})
+    state = resume(run, config, engine, ranks)
+    if state is None:
+        load_frozen_weights(model, config.model)
+        state = TrainState(0, 0, ranks.world_size, {})
     ranks.barrier()  # all have compared their configuration with the run's before it is replaced
     if ranks.is_first:
         run.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from pretrain.models.dual import DualEncoder
 from pretrain.models.image.hierarchical import HierarchicalConfig, HierarchicalEncoder
+from pretrain.models.image.superpixels import load_published_weights
 from pretrain.models.image.vit import VisionTransformer, VitConfig
 from pretrain.models.text.part import PartTextConfig, PartTextEncoder
 from pretrain.models.text.whole import WholeTextConfig, WholeTextEncoder
@@ -62,3 +63,13 @@ def build_model(config: ModelConfig) -> DualEncoder:
     if config.text.name == "part_whole":
         whole = WholeTextEncoder(config.text.whole, config.text.part.width)
     return DualEncoder(image, part, whole, config.embed_dim)
+
+
+def load_frozen_weights(model: DualEncoder, config: ModelConfig) -> None:
+    """Loads what a training begins with and does not train: the superpixel network, if any.
+
+    Raises:
+        UserError: a file is not named, missing, or of another network.
+    """
+    if isinstance(model.image, HierarchicalEncoder):
+        load_published_weights(model.image.superpixels, config.image.hierarchical.superpixels)

@@ -1,20 +1,20 @@
 """CAFT: parts with fine tokens, parts with the fine image, the whole with the coarse image."""
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective, bounded
+from pretrain.objectives.candidates import own_and_drawn, owned
 from pretrain.objectives.clip import symmetric_infonce
 from pretrain.objectives.contrastive import column_contrast, sigmoid_contrast, softmax_contrast
 from pretrain.ops.attention_pooling import AttentionPooling, KeysValues
+from pretrain.ops.text_conditioned import all_cosines, chosen_cosines
 from recaption.common.config import check_choice
 
 
@@ -132,12 +132,12 @@ class CaftObjective(Objective):
         local = part = whole = fine.new_zeros(())
         # Parts and whole of an image travel together, and with them which texts were drawn.
         texts = exchange.ring(torch.cat([text.parts, text.whole.unsqueeze(1)], dim=1))
-        candidates = exchange.ring(_candidates(drawn, num_texts))
+        candidates = exchange.ring(own_and_drawn(drawn, num_texts))
         for (source, chunk), (_, index) in zip(texts, candidates, strict=True):
             is_own = source == exchange.rank
             parts, wholes = chunk[:, :-1].flatten(0, 1), chunk[:, -1]
-            similarity = self._local_similarity(keys_values, parts, index)
-            positive = (index // num_texts == _column(batch, index.device)) if is_own else None
+            similarity = self._local_cosines(keys_values, parts, index)
+            positive = owned(index, num_texts) if is_own else None
             local = local + sigmoid_contrast(self._part_logits(similarity), positive)
             similarity = fine @ F.normalize(parts, dim=1).T
             positive = own_parts if is_own else None
@@ -174,9 +174,9 @@ class CaftObjective(Objective):
             ],
             dim=1,
         )
-        keys_values = self.attention_pooling.project_tokens(image.fine_tokens)
         candidates = torch.cat([shared, text.parts.flatten(0, 1)])
-        logits = self._part_logits(self._local_similarity(keys_values, candidates, index))
+        keys_values = self.attention_pooling.project_tokens(image.fine_tokens)
+        logits = self._part_logits(self._local_cosines(keys_values, candidates, index))
         against_shared, against_own = logits[:, :num_shared], logits[:, num_shared:]
         diagonal = torch.stack([rows, rows + first], dim=1)
         false = against_shared.masked_fill(_marked(diagonal, against_shared), -torch.inf)
@@ -212,19 +212,8 @@ class CaftObjective(Objective):
         num_captions, num_parts, _ = text.parts.shape
         texts = F.normalize(text.parts.flatten(0, 1), dim=1)
         queries = self.attention_pooling.project_queries(texts)
-        rows = []
-        for start, stop in _chunks(len(whole), 16):
-            image_rows = []
-            keys_values = self.attention_pooling.project_tokens(image.fine_tokens[start:stop])
-            for begin, end in _chunks(len(texts), 2048):
-                similarity = self._pooled_cosine(
-                    keys_values,
-                    queries[begin:end].expand(stop - start, -1, -1),
-                    texts[begin:end].expand(stop - start, -1, -1),
-                )
-                image_rows.append(similarity)
-            rows.append(torch.cat(image_rows, dim=1))
-        part = self._part_logits(torch.cat(rows)).unflatten(1, (num_captions, num_parts))
+        cosine = all_cosines(self.attention_pooling, image.fine_tokens, queries, texts)
+        part = self._part_logits(cosine).unflatten(1, (num_captions, num_parts))
         return (1 - alpha) * whole + alpha * part.mean(dim=2)
 
     def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
@@ -252,53 +241,9 @@ class CaftObjective(Objective):
         logits = self.whole_scale * cosine
         return logits if self.whole_bias is None else logits + self.whole_bias
 
-    def _local_similarity(self, image: KeysValues, texts: Tensor, index: Tensor) -> Tensor:
-        """Cosine of each text with what it sees of an image.
-
-        Args:
-            image: keys and values of B images.
-            texts: (T, D), each projected to a query once, however many images it meets.
-            index: (B, Q) int64: which texts each image meets.
-
-        Returns:
-            (B, Q).
-        """
-        queries = self.attention_pooling.project_queries(texts)
-        directions = F.normalize(texts, dim=1)
+    def _local_cosines(self, image: KeysValues, texts: Tensor, chosen: Tensor) -> Tensor:
         chunk_size = self.config.chunk_size
-        if chunk_size == 0:
-            return self._pooled_cosine(image, queries[index], directions[index])
-
-        def similarity(start: int, stop: int) -> Tensor:
-            some = index[start:stop]
-            keys_values = KeysValues(image.keys[start:stop], image.values[start:stop])
-            return self._pooled_cosine(keys_values, queries[some], directions[some])
-
-        return torch.cat(
-            [
-                checkpoint(similarity, start, stop, use_reentrant=False)
-                for start, stop in _chunks(len(index), chunk_size)
-            ]
-        )
-
-    def _pooled_cosine(self, image: KeysValues, queries: Tensor, directions: Tensor) -> Tensor:
-        """(B, Q, D) queries and unit texts -> (B, Q) cosines."""
-        pooled = F.normalize(self.attention_pooling.pool(queries, image), dim=2)
-        return (pooled * directions).sum(dim=2)
-
-
-def _candidates(drawn: Tensor, num_texts: int) -> Tensor:
-    """(B, B) drawn texts -> (B, K + B - 1) flat numbers: an image's own texts, then the others'."""
-    batch = len(drawn)
-    images = torch.arange(batch, device=drawn.device)
-    own = images.unsqueeze(1) * num_texts + torch.arange(num_texts, device=drawn.device)
-    others = images * num_texts + drawn
-    off_diagonal = ~torch.eye(batch, dtype=torch.bool, device=drawn.device)
-    return torch.cat([own, others[off_diagonal].view(batch, batch - 1)], dim=1)
-
-
-def _column(batch: int, device: torch.device) -> Tensor:
-    return torch.arange(batch, device=device).unsqueeze(1)
+        return chosen_cosines(self.attention_pooling, image, texts, chosen, chunk_size)
 
 
 def _marked(pairs: Tensor, like: Tensor) -> Tensor:
@@ -306,8 +251,3 @@ def _marked(pairs: Tensor, like: Tensor) -> Tensor:
     marked = torch.zeros_like(like, dtype=torch.bool)
     marked[pairs[:, 0], pairs[:, 1]] = True
     return marked
-
-
-def _chunks(length: int, size: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, length, size):
-        yield start, min(start + size, length)

@@ -7,6 +7,7 @@ from pretrain.models.dual import DualEncoder
 from pretrain.objectives.base import Objective
 from pretrain.objectives.caft import CaftConfig, CaftObjective
 from pretrain.objectives.clip import ClipConfig, ClipObjective
+from pretrain.objectives.flair import FlairConfig, FlairObjective
 from pretrain.objectives.siglip import SiglipConfig, SiglipObjective
 from recaption.common.config import ConfigError, check_choice
 
@@ -15,8 +16,9 @@ from recaption.common.config import ConfigError, check_choice
 class ObjectiveConfig:
     """Choice of the objective."""
 
-    name: str = "caft"  # caft, clip or siglip
+    name: str = "caft"  # caft, flair, clip or siglip
     caft: CaftConfig = field(default_factory=CaftConfig)
+    flair: FlairConfig = field(default_factory=FlairConfig)
     clip: ClipConfig = field(default_factory=ClipConfig)
     siglip: SiglipConfig = field(default_factory=SiglipConfig)
 
@@ -27,6 +29,7 @@ class ObjectiveConfig:
 #: Name -> what builds it for features of a width.
 OBJECTIVES: dict[str, Callable[[ObjectiveConfig, int], Objective]] = {
     "caft": lambda config, embed_dim: CaftObjective(config.caft, embed_dim),
+    "flair": lambda config, embed_dim: FlairObjective(config.flair, embed_dim),
     "clip": lambda config, _: ClipObjective(config.clip),
     "siglip": lambda config, _: SiglipObjective(config.siglip),
 }

@@ -9,8 +9,6 @@ from pretrain.models.blocks import Block, init_image_weights, sincos_positions
 from pretrain.models.features import ImageFeatures
 from recaption.common.config import ConfigError, check_choice
 
-NORM_EPS = 1e-6
-
 
 @dataclass
 class VitConfig:
@@ -22,6 +20,10 @@ class VitConfig:
     patch_size: int = 16  # side of a patch in pixels
     mlp_ratio: float = 4.0  # hidden width of the blocks' MLPs, in widths
     pool: str = "cls"  # the image's feature: cls (class token) or mean (of the patch tokens)
+    # As CLIP's towers have it: a LayerNorm before the blocks, and patches projected without a bias.
+    pre_norm: bool = False
+    patch_bias: bool = True
+    norm_eps: float = 1e-6  # of the LayerNorms; 1e-5 in CLIP's towers
 
     def __post_init__(self) -> None:
         check_choice("model.image.vit.pool", self.pool, ("cls", "mean"))
@@ -49,22 +51,26 @@ class VisionTransformer(nn.Module):
         side = image_size // config.patch_size
         self.width = config.width
         self.patch_size = config.patch_size
-        self.patches = nn.Linear(3 * config.patch_size**2, config.width)
+        self.patches = nn.Linear(3 * config.patch_size**2, config.width, bias=config.patch_bias)
         self.cls: nn.Parameter | None = None
         if config.pool == "cls":
             self.cls = nn.Parameter(torch.empty(1, 1, config.width))
-        self.positions = nn.Parameter(torch.empty(1, side**2, config.width))
+        num_tokens = side**2 + (self.cls is not None)
+        self.positions = nn.Parameter(torch.zeros(1, num_tokens, config.width))
+        self.pre_norm = (
+            nn.LayerNorm(config.width, eps=config.norm_eps) if config.pre_norm else nn.Identity()
+        )
         self.blocks = nn.ModuleList(
-            Block(config.width, config.num_heads, config.mlp_ratio, NORM_EPS)
+            Block(config.width, config.num_heads, config.mlp_ratio, config.norm_eps)
             for _ in range(config.depth)
         )
-        self.norm = nn.LayerNorm(config.width, eps=NORM_EPS)
+        self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         init_image_weights(self)
         if self.cls is not None:
             nn.init.trunc_normal_(self.cls, std=0.02)
         # Learned, but the start already knows what lies next to what: matters in short trainings.
         with torch.no_grad():
-            self.positions.copy_(sincos_positions(side, side, config.width))
+            self.positions[:, -(side**2) :] = sincos_positions(side, side, config.width)
 
     def forward(self, images: Tensor, with_hierarchy: bool = False) -> ImageFeatures:
         """(B, 3, H, W) normalised images -> features of the encoder's own width.
@@ -74,9 +80,10 @@ class VisionTransformer(nn.Module):
         patch = self.patch_size
         cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
         cells = cells.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
-        tokens = self.patches(cells) + self.positions
+        tokens = self.patches(cells)
         if self.cls is not None:
             tokens = torch.cat([self.cls.expand(len(images), -1, -1), tokens], dim=1)
+        tokens = self.pre_norm(tokens + self.positions)
         for block in self.blocks:
             tokens = block(tokens)
         tokens = self.norm(tokens)

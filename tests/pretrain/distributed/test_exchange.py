@@ -1,20 +1,14 @@
-"""Two and three gloo processes against one, and against the published code."""
-
-import os
-import socket
-import subprocess
-import sys
-from pathlib import Path
+"""Two and three gloo processes against one."""
 
 import pytest
 import torch
-import torch.distributed as dist
 
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.caft import CaftConfig, CaftObjective
 from pretrain.objectives.clip import ClipConfig, ClipObjective
 from pretrain.objectives.siglip import SiglipConfig, SiglipObjective
+from tests.pretrain.distributed.processes import launch, run_rank
 
 WIDTH, NUM_SAMPLES, NUM_TEXTS = 16, 12, 3
 OBJECTIVES = ["clip", "siglip", "caft"]
@@ -27,48 +21,10 @@ def ranks(tmp_path_factory):
 
     def results(world_size):
         if world_size not in launched:
-            launched[world_size] = launch(tmp_path_factory.mktemp("ranks"), world_size)
+            launched[world_size] = launch(__file__, tmp_path_factory.mktemp("ranks"), world_size)
         return launched[world_size]
 
     return results
-
-
-@pytest.fixture(scope="module")
-def published_ranks(golden, pooling_from_published, tmp_path_factory):
-    """Results on the inputs of the published code."""
-
-    def results(world_size):
-        folder = tmp_path_factory.mktemp("published")
-        reference = golden(f"caft/loss_{world_size}rank")
-        pooling = pooling_from_published(reference.group("param.visual_proj."))
-        torch.save((reference.tensors, pooling, reference.hyper["D"]), folder / "published.pt")
-        return launch(folder, world_size)
-
-    return results
-
-
-def launch(folder, world_size):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, __file__, str(folder), str(world_size), str(port)]
-    processes = [subprocess.Popen([*command, str(rank)]) for rank in range(world_size)]
-    assert [process.wait(timeout=300) for process in processes] == [0] * world_size
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(world_size)]
-
-
-def run_rank(folder, world_size, port, rank):
-    torch.set_num_threads(1)
-    os.environ.update(MASTER_ADDR="127.0.0.1", MASTER_PORT=port)
-    dist.init_process_group("gloo", rank=rank, world_size=world_size)
-    if (folder / "published.pt").exists():
-        published = torch.load(folder / "published.pt", weights_only=True)
-        results = published_rank(rank, *published)
-    else:
-        results = {name: loss_and_gradients(rank, world_size, name) for name in OBJECTIVES}
-        results["by hand"] = exchange_by_hand(rank)
-    torch.save(results, folder / f"{rank}.pt")
-    dist.destroy_process_group()
 
 
 def exchange_by_hand(rank):
@@ -160,60 +116,10 @@ def test_many_ranks_equal_one(world_size, name, ranks):
         torch.testing.assert_close(averaged, gradient, rtol=1e-4, atol=1e-5)
 
 
-def published_rank(rank, tensors, pooling, width):
-    prefix = f"rank{rank}.in."
-    image = ImageFeatures(
-        tensors[f"{prefix}image_coarse_global"],
-        fine_pooled=tensors[f"{prefix}image_fine_global"],
-        fine_tokens=tensors[f"{prefix}image_fine_local"],
-    ).map(lambda t: t.requires_grad_())
-    batch = len(image)
-    parts = tensors[f"{prefix}text_fine_global"].unflatten(0, (batch, -1))
-    text = TextFeatures(tensors[f"{prefix}text_coarse_global"], parts)
-    text = text.map(lambda t: t.detach().requires_grad_())
-    objective = CaftObjective(CaftConfig(), width)
-    objective.attention_pooling.load_state_dict(pooling)
-    with torch.no_grad():
-        objective.part_log_scale.copy_(tensors["in.logit_scale"].log())
-        objective.whole_log_scale.copy_(tensors["in.logit_scale_coarse"].log())
-        objective.part_bias.copy_(tensors["in.logit_bias"])
-        objective.whole_bias.copy_(tensors["in.logit_bias_coarse"])
-    drawn = torch.zeros(batch, batch, dtype=torch.int64)
-    others = ~torch.eye(batch, dtype=torch.bool)
-    drawn[others] = tensors[f"{prefix}negative_offsets"].flatten()
-    terms = objective.sigmoid_terms(image, text, Exchange(), drawn)
-    sum(terms.values()).backward()
-    gradients = {
-        "image_coarse_global": image.pooled.grad,
-        "image_fine_global": image.fine_pooled.grad,
-        "image_fine_local": image.fine_tokens.grad,
-        "text_coarse_global": text.whole.grad,
-        "text_fine_global": text.parts.grad.flatten(0, 1),
-    }
-    pooling_gradients = {n: p.grad for n, p in objective.attention_pooling.named_parameters()}
-    return {
-        "terms": {n: t.detach() for n, t in terms.items()},
-        "gradients": gradients,
-        "pooling": pooling_gradients,
-    }
-
-
-@pytest.mark.parametrize("world_size", [2, 3])
-def test_caft_sigmoid_equals_published_ranks(
-    world_size, published_ranks, golden, pooling_from_published
-):
-    reference = golden(f"caft/loss_{world_size}rank")
-    for rank, result in enumerate(published_ranks(world_size)):
-        for name, published in (("part_local", "ftcs"), ("part_global", "fmps"), ("whole", "cmps")):
-            expected = reference[f"rank{rank}.out.{published}_loss"]
-            torch.testing.assert_close(result["terms"][name], expected, rtol=1e-5, atol=1e-5)
-        for name, gradient in result["gradients"].items():
-            expected = reference[f"rank{rank}.grad.{name}"]
-            torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
-        expected = pooling_from_published(reference.group(f"rank{rank}.grad.param.visual_proj."))
-        for name, gradient in result["pooling"].items():
-            torch.testing.assert_close(gradient, expected[name], rtol=1e-3, atol=1e-5)
+def all_results(rank, world_size):
+    results = {name: loss_and_gradients(rank, world_size, name) for name in OBJECTIVES}
+    return results | {"by hand": exchange_by_hand(rank)}
 
 
 if __name__ == "__main__":
-    run_rank(Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3], int(sys.argv[4]))
+    run_rank(all_results)

@@ -1,43 +1,43 @@
 """The whole model and its parts against the published code."""
 
+import pytest
 import torch
+from torch import nn
 
-from pretrain.data.tokens import PackedTexts
+import pretrain.ops.graph_pooling
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.image.hierarchical import HierarchicalConfig, HierarchicalEncoder
 from pretrain.models.image.stem import StemConfig
-from pretrain.models.image.superpixels import hard_labels
-from pretrain.models.registry import ImageConfig, ModelConfig, TextConfig, build_model
-from pretrain.models.text.part import PartTextConfig
-from pretrain.models.text.whole import WholeTextConfig
-from pretrain.objectives.caft import CaftConfig, CaftObjective
+from pretrain.models.image.superpixels import SpixelFcn, hard_labels
+from pretrain.release.importers.caft import caft_computed, caft_keys
+from pretrain.release.importers.keys import import_state, rename
+from tests.pretrain.published import CAFT, build_pair, packed, published_draw, some
 
-#: The tiny model of the stored cases.
-IMAGE = HierarchicalConfig(
-    width=48,
-    num_heads=4,
-    depths=[1, 1, 1, 1],
-    num_clusters=[8, 6, 4],
-    stem=StemConfig(channels=[6, 12, 24, 48], strides=[2, 2, 2, 1]),
-)
-TEXT = TextConfig(
-    part=PartTextConfig(width=48, num_layers=2, num_heads=4, context_length=16, vocab_size=512),
-    whole=WholeTextConfig(num_layers=2, num_heads=4),
-)
-MODEL = ModelConfig(embed_dim=32, image=ImageConfig(hierarchical=IMAGE), text=TEXT)
+SUPERPIXELS = "visual.superpixel_generator."
 
 
-def packed(text):
-    """(B, K, context) padded with 0, the end being the largest token -> packed."""
-    rows = [row[: int(row.argmax()) + 1] for row in text.flatten(0, 1)]
-    lengths = torch.tensor([0, *map(len, rows)])
-    return PackedTexts(torch.cat(rows), lengths.cumsum(0), text.shape[1])
+def caft(golden, published):
+    """The tiny CAFT with these parameters, and its keys."""
+    pair = build_pair(CAFT, "caft").eval()
+    keys = list(caft_keys(pair["model"]))
+    network = golden("caft/sfcn_weights_public").tensors
+    published = published | {f"{SUPERPIXELS}{name}": tensor for name, tensor in network.items()}
+    computed = caft_computed(pair["model"])
+    pair.load_state_dict(import_state(published, keys, computed, pair.state_dict()))
+    return pair["model"], pair["objective"], keys
 
 
-def test_text_encoders(golden, from_published, assert_gradients):
+def superpixel_network(golden):
+    network = SpixelFcn()
+    network.load_state_dict(golden("caft/sfcn_weights_public").tensors)
+    return network
+
+
+def test_text_encoders(golden, assert_gradients):
     reference = golden("caft/text_side")
-    model = build_model(MODEL)
-    state = from_published(reference.group("param."))
+    model = build_pair(CAFT, "caft")["model"]
+    keys = list(caft_keys(model))
+    state = some(reference.group("param."), keys, "model.")
     missing = model.load_state_dict(state, strict=False)
     assert not missing.unexpected_keys
     assert all("image" in name for name in missing.missing_keys)
@@ -52,19 +52,33 @@ def test_text_encoders(golden, from_published, assert_gradients):
         reference["in.w_whole"] * features.whole
     ).sum()
     scalar.backward()
-    assert_gradients(model, from_published(reference.group("grad.param.")))
+    assert_gradients(model, some(reference.group("grad.param."), keys, "model."))
 
 
-def test_superpixel_tokens(golden):
-    """Given the winning neighbour of each pixel: labels, segment means, filled dead ones."""
-    reference = golden("caft/superpixel_votes_224")
-    votes = torch.nn.functional.one_hot(reference["in.vote"].long(), 9).permute(0, 3, 1, 2)
-    labels = hard_labels(votes, cell_size=16)
+def test_superpixel_network(golden):
+    reference = golden("caft/superpixel_sfcn_64")
+    network, image = superpixel_network(golden), reference["in.image"].float()
+    assignment = network.assignment(image)
+    torch.testing.assert_close(assignment, reference["mid.sfcn_prob"], rtol=1e-4, atol=1e-5)
+    labels = network(image)
     assert torch.equal(labels, reference["out.labels_full"].long())
-    config = HierarchicalConfig(width=24, num_heads=4, stem=StemConfig([24], [8]))
-    encoder = HierarchicalEncoder(config, image_size=224)
+    assert torch.equal(labels[:, ::8, ::8], reference["out.labels_grid"])
+
+
+@pytest.mark.parametrize(("case", "size"), [("sfcn_64", 64), ("votes_224", 224)])
+def test_superpixel_tokens(case, size, golden):
+    """From the superpixel of each pixel: segment means, pad mask, filled dead ones."""
+    reference = golden(f"caft/superpixel_{case}")
+    if case == "votes_224":
+        votes = nn.functional.one_hot(reference["in.vote"].long(), 9).permute(0, 3, 1, 2)
+        assert torch.equal(hard_labels(votes, 16), reference["out.labels_full"].long())
+    config = HierarchicalConfig(
+        width=24, num_heads=4, num_clusters=[8, 6, 4], stem=StemConfig([24], [8])
+    )
+    encoder = HierarchicalEncoder(config, image_size=size)
     torch.testing.assert_close(encoder.positions, reference["param.pos_embed"][0])
     stem_output = reference["in.features"].requires_grad_()
+    labels = reference["out.labels_full"].long()
 
     tokens, dead = encoder.segment_tokens(stem_output, labels)
 
@@ -74,62 +88,144 @@ def test_superpixel_tokens(golden):
     torch.testing.assert_close(stem_output.grad, reference["grad.features"], rtol=1e-3, atol=1e-5)
 
 
-def test_whole_model(golden, from_published, pooling_from_published, assert_gradients):
-    """Images and texts in, loss and the gradients of all parameters out."""
-    reference, stored = golden("caft/full_eval"), golden("caft/tiny_model_state_public").tensors
-    model = build_model(MODEL).eval()
-    model.load_state_dict(from_published(stored))
-    objective = CaftObjective(CaftConfig(), 32)
-    attention = {k: t for k, t in stored.items() if k.startswith("visual_proj.")}
-    objective.attention_pooling.load_state_dict(
-        pooling_from_published({k.removeprefix("visual_proj."): t for k, t in attention.items()})
-    )
-    scalars = {
-        "part_log_scale": "logit_scale",
-        "part_bias": "logit_bias",
-        "whole_log_scale": "logit_scale_coarse",
-        "whole_bias": "logit_bias_coarse",
-    }
-    with torch.no_grad():
-        for own, published in scalars.items():
-            getattr(objective, own).copy_(stored[published])
+def test_tokens_do_not_leak_between_images(golden):
+    """The published means do, where no image of the batch has a pixel of the last superpixel."""
+    reference = golden("caft/superpixel_votes_224_quirk")
+    labels = reference["out.labels_full"].long()
+    assert labels.max() < 195
+    config = HierarchicalConfig(width=24, num_heads=4, stem=StemConfig([24], [8]))
+    encoder = HierarchicalEncoder(config, image_size=224)
+    features = reference["in.features"]
+    together, _ = encoder.segment_tokens(features, labels)
+    for index in range(len(features)):
+        row = slice(index, index + 1)
+        alone, _ = encoder.segment_tokens(features[row], labels[row])
+        assert torch.equal(together[row], alone)
+    assert not torch.allclose(together[1], reference["out.tokens_filled"][1], atol=1e-3)
 
+
+@pytest.mark.parametrize("size", [64, 224])
+def test_image_encoder(size, golden, assert_gradients, monkeypatch):
+    """Every stage: tokens, picks of the sampling, logits, class tokens, and what comes out."""
+    reference = golden(f"caft/vision_tiny_{size}")
+    encoder = HierarchicalEncoder(CAFT.image.hierarchical, size).eval()
+    encoder.superpixels = superpixel_network(golden)
+    keys = [
+        key
+        for key in caft_keys(build_pair(CAFT, "caft")["model"])
+        if key.published.startswith("visual.") and not key.published.startswith(SUPERPIXELS)
+    ]
+    published = {f"visual.{name}": tensor for name, tensor in reference.group("param.").items()}
+    encoder.load_state_dict(
+        {n.removeprefix("model.image."): t for n, t in rename(published, keys).items()}
+        | {f"superpixels.{n}": t for n, t in encoder.superpixels.state_dict().items()}
+    )
+    torch.testing.assert_close(encoder.positions, reference["param.pos_embed"][0])
+
+    picks, sample = [], pretrain.ops.graph_pooling.farthest_point_sampling
+    monkeypatch.setattr(
+        pretrain.ops.graph_pooling,
+        "farthest_point_sampling",
+        lambda *arguments: picks.append(sample(*arguments)) or picks[-1],
+    )
+    outputs = {}
+    for level, stage in enumerate(encoder.stages):
+        stage.register_forward_hook(
+            lambda _, inputs, output, level=level: outputs.update(
+                {f"into{level}": inputs[0], f"block{level + 1}": output}
+            )
+        )
+    for level, pooling in enumerate(encoder.poolings, start=1):
+        pooling.register_forward_hook(
+            lambda _, inputs, output, level=level: outputs.update(
+                zip((f"cls{level}", f"centroid{level}", f"logit{level}"), output, strict=True)
+            )
+        )
+    image = reference["in.image"].float().requires_grad_()
+    labels = encoder.superpixels(image)
+    assert torch.equal(labels[:, ::8, ::8], reference["mid.labels_grid"])
+
+    features = encoder(image)
+
+    def close(name, tensor):
+        torch.testing.assert_close(
+            tensor, reference[name], rtol=1e-4, atol=1e-5, msg=lambda m: f"{name}: {m}"
+        )
+
+    close("mid.stage0_tokens", outputs["into0"][:, 1:])
+    for level in (1, 2, 3):
+        close(f"mid.block{level}", outputs[f"block{level}"])
+        assert torch.equal(picks[level - 1], reference[f"out.sampled_inds{level}"])
+        close(f"out.logit{level}", outputs[f"logit{level}"])
+        close(f"mid.centroid{level}", outputs[f"centroid{level}"])
+        close(f"mid.cls{level}", outputs[f"cls{level}"])
+    given = {
+        "fine_local": features.fine_tokens,
+        "fine_global": features.fine_pooled,
+        "coarse_local": features.tokens,
+        "coarse_global": features.pooled,
+    }
+    for name, tensor in given.items():
+        close(f"out.image_{name}", tensor)
+    scalar = sum((tensor * reference[f"in.w_{name}"]).sum() for name, tensor in given.items())
+    scalar.backward()
+    if size == 64:
+        torch.testing.assert_close(image.grad, reference["grad.image"], rtol=1e-3, atol=1e-5)
+    gradients = {f"visual.{n}": t for n, t in reference.group("grad.param.").items()}
+    assert_gradients(encoder, some(gradients, keys, "model.image."))
+
+
+@pytest.mark.parametrize("case", ["full_eval", "full_train_bn"])
+def test_whole_model(case, golden, assert_gradients):
+    """Images and texts in, loss and the gradients of all parameters out.
+
+    In training, the stem's BatchNorms see the batch and move; the superpixel network's, unlike
+    those of the published code, do not.
+    """
+    reference = golden(f"caft/{case}")
+    model, objective, keys = caft(golden, golden("caft/tiny_model_state_public").tensors)
+    frozen = {n: t.clone() for n, t in model.image.superpixels.state_dict().items()}
+    if case == "full_train_bn":
+        model.train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.p = 0.0
+    images = reference["in.image"].float()
+    model.image.superpixels(images)
+    # Some pixels are within rounding of two superpixels; the stored labels leave no doubt.
     labels = reference["mid.labels_full"].long()
-    image = model.project_image_features(model.image(reference["in.image"].float(), labels=labels))
+    image = model.project_image_features(model.image(images, labels=labels))
     text = model.encode_text(packed(reference["in.text"]))
 
     for features, name in (
         (image.fine_tokens, "image_fine_local"),
         (image.fine_pooled, "image_fine_global"),
+        (image.tokens, "image_coarse_local"),
         (image.pooled, "image_coarse_global"),
         (text.parts.flatten(0, 1), "text_fine_global"),
         (text.whole, "text_coarse_global"),
     ):
         torch.testing.assert_close(features, reference[f"out.{name}"], rtol=1e-4, atol=1e-5)
-    drawn = torch.zeros(4, 4, dtype=torch.int64)
-    drawn[~torch.eye(4, dtype=torch.bool)] = reference["in.negative_offsets"].flatten()
+    drawn = published_draw(reference["in.negative_offsets"])
     terms = objective.sigmoid_terms(image, text, Exchange(), drawn)
+    for name, published in (("part_local", "ftcs"), ("part_global", "fmps"), ("whole", "cmps")):
+        torch.testing.assert_close(
+            terms[name], reference[f"out.{published}_loss"], rtol=1e-5, atol=1e-5
+        )
     loss = sum(terms.values())
     torch.testing.assert_close(loss, reference["out.loss"], rtol=1e-5, atol=1e-5)
 
     loss.backward()
-    gradients = reference.group("grad.param.")
-    assert_gradients(model, from_published(gradients))
-    attention = {k: t for k, t in gradients.items() if k.startswith("visual_proj.")}
-    assert_gradients(
-        objective.attention_pooling,
-        pooling_from_published({k.removeprefix("visual_proj."): t for k, t in attention.items()}),
-    )
-
-
-def test_stem_and_segments_of_the_small_image(golden, from_published):
-    """64 px: live tokens that enter the first stage, and the position table of another grid."""
-    reference = golden("caft/vision_tiny_64")
-    encoder = HierarchicalEncoder(IMAGE, image_size=64).eval()
-    encoder.load_state_dict(from_published(reference.group("param.")))
-    torch.testing.assert_close(encoder.positions, reference["param.pos_embed"][0])
-    labels = reference["mid.labels_grid"].repeat_interleave(8, 1).repeat_interleave(8, 2)
-    tokens, dead = encoder.segment_tokens(encoder.stem(reference["in.image"].float()), labels)
-    assert torch.equal(dead, reference["mid.pad_mask"])
-    expected = reference["mid.stage0_tokens"]
-    torch.testing.assert_close(tokens[~dead], expected[~dead], rtol=1e-4, atol=1e-5)
+    gradients = some(reference.group("grad.param."), keys)
+    assert_gradients(nn.ModuleDict({"model": model, "objective": objective}), gradients)
+    for name, tensor in model.image.superpixels.state_dict().items():
+        assert torch.equal(tensor, frozen[name]), name
+    moved = {
+        name: tensor
+        for name, tensor in some(reference.group("after."), keys, "model.").items()
+        if "superpixels" not in name
+    }
+    own = model.state_dict()
+    for name, tensor in moved.items():
+        torch.testing.assert_close(own[name], tensor, rtol=1e-4, atol=1e-5)
+    assert bool(moved) == (case == "full_train_bn")

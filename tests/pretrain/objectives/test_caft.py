@@ -7,7 +7,9 @@ from torch.nn import functional as F
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.caft import CaftConfig, CaftObjective
+from pretrain.release.importers.keys import attention_pooling_keys, rename
 from recaption.common.config import ConfigError
+from tests.pretrain.published import published_draw
 
 
 def published_features(reference, prefix=""):
@@ -18,14 +20,6 @@ def published_features(reference, prefix=""):
     image = ImageFeatures(pooled, fine_pooled=fine, fine_tokens=tokens)
     text = TextFeatures(whole=reference[f"{prefix}in.text_coarse_global"], parts=parts)
     return image.map(torch.Tensor.requires_grad_), text.map(torch.Tensor.requires_grad_)
-
-
-def published_draw(offsets):
-    """(B, B-1) drawn texts of the other images -> (B, B), the diagonal unused."""
-    batch = len(offsets)
-    drawn = torch.zeros(batch, batch, dtype=torch.int64)
-    drawn[~torch.eye(batch, dtype=torch.bool)] = offsets.flatten()
-    return drawn
 
 
 def published_objective(reference, weights, width, prefix="in."):
@@ -41,11 +35,11 @@ def published_objective(reference, weights, width, prefix="in."):
 
 @pytest.mark.parametrize("case", ["loss_single", "loss_single_trained_scale"])
 @pytest.mark.parametrize("chunk_size", [0, 3])
-def test_equals_published_loss(case, chunk_size, golden, pooling_from_published, assert_gradients):
+def test_equals_published_loss(case, chunk_size, golden, assert_gradients):
     reference = golden(f"caft/{case}")
-    pooling = {k.removeprefix("visual_proj."): t for k, t in reference.group("param.").items()}
+    pooling = rename(reference.group("param."), attention_pooling_keys("visual_proj.", ""))
     width = reference.hyper["D"]
-    objective = published_objective(reference, pooling_from_published(pooling), width)
+    objective = published_objective(reference, pooling, width)
     objective.config.chunk_size = chunk_size
     image, text = published_features(reference)
 
@@ -75,10 +69,8 @@ def test_equals_published_loss(case, chunk_size, golden, pooling_from_published,
         torch.testing.assert_close(
             parameter.grad[0], reference[f"grad.{key}"] * factor, rtol=1e-3, atol=1e-4
         )
-    gradients = {
-        k.removeprefix("visual_proj."): t for k, t in reference.group("grad.param.").items()
-    }
-    assert_gradients(objective.attention_pooling, pooling_from_published(gradients))
+    gradients = rename(reference.group("grad.param."), attention_pooling_keys("visual_proj.", ""))
+    assert_gradients(objective.attention_pooling, gradients)
 
 
 def features(batch=5, num_texts=3, width=16, seed=0):
@@ -163,9 +155,9 @@ def test_first_losses_are_those_of_the_published_log():
     assert terms["whole"].item() == pytest.approx(10, rel=0.05)
 
 
-def test_equals_published_retrieval_score(golden, pooling_from_published):
+def test_equals_published_retrieval_score(golden):
     reference, state = golden("caft/retrieval"), golden("caft/tiny_model_state_public")
-    pooling = pooling_from_published(state.group("visual_proj."))
+    pooling = rename(state.tensors, attention_pooling_keys("visual_proj.", ""))
     objective = CaftObjective(CaftConfig(alpha=0.3), 32)
     objective.attention_pooling.load_state_dict(pooling)
     with torch.no_grad():

@@ -1,21 +1,14 @@
-"""Superpixels: which of the 3x3 neighbouring cells of a regular grid each pixel belongs to.
+"""Superpixels by clustering pixels in colour and position; no weights."""
 
-Every kind returns the same 9-way assignment, in the order of the superpixel network that CAFT was
-published with: (top-left, top, top-right, left, centre, right, bottom-left, bottom, bottom-right).
-None has weights to train, and none takes part in the gradients.
-"""
-
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
-from recaption.common.config import ConfigError, check_choice
+from pretrain.models.image.superpixels.base import NEIGHBOURS, Superpixels, labels_of
+from recaption.common.config import ConfigError
 
-#: Row and column of the nine neighbours, in the order of the assignment.
-NEIGHBOURS = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
-CENTRE = 4
 #: Added to the squared distance of a neighbour that does not exist.
 OUT_OF_REACH = 1e6
 
@@ -30,74 +23,6 @@ class SlicConfig:
     # standard deviations of the normalised image)
     compactness: float = 0.7
     sharpness: float = 10.0  # the assignment is a softmax of minus this times the squared distance
-
-
-@dataclass
-class SuperpixelConfig:
-    """Choice of superpixels."""
-
-    name: str = "slic"  # slic (no weights) or grid (square cells)
-    cell_size: int = 16  # side of a grid cell in pixels; there is one superpixel a cell
-    slic: SlicConfig = field(default_factory=SlicConfig)
-
-    def __post_init__(self) -> None:
-        check_choice("model.image.hierarchical.superpixels.name", self.name, ("slic", "grid"))
-
-
-class Superpixels(nn.Module):
-    """Assigns pixels to the cells around them.
-
-    Args:
-        cell_size: side of a cell in pixels; image sides must be multiples of it.
-    """
-
-    def __init__(self, cell_size: int) -> None:
-        super().__init__()
-        self.cell_size = cell_size
-
-    def assignment(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images -> (B, 9, H, W) shares of the nine cells, sum to 1."""
-        raise NotImplementedError
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) normalised images -> (B, H, W) int64 superpixel of each pixel, row-major."""
-        return hard_labels(self.assignment(images), self.cell_size)
-
-
-def hard_labels(assignment: Tensor, cell_size: int) -> Tensor:
-    """The likeliest superpixel of each pixel.
-
-    Args:
-        assignment: (B, 9, H, W) shares or logits.
-        cell_size: side of a cell in pixels.
-
-    Returns:
-        (B, H, W) int64, numbered row-major on the grid of cells.
-    """
-    return labels_of(assignment.max(dim=1).indices, cell_size)
-
-
-def labels_of(winner: Tensor, cell_size: int) -> Tensor:
-    """(B, H, W) which of the nine cells won a pixel -> (B, H, W) int64 number of that cell.
-
-    A neighbour beyond the image is the cell at its edge.
-    """
-    height, width = winner.shape[1:]
-    rows = torch.arange(height, device=winner.device).view(-1, 1) // cell_size
-    columns = torch.arange(width, device=winner.device) // cell_size
-    rows = (rows + winner // 3 - 1).clamp_(0, height // cell_size - 1)
-    columns = (columns + winner % 3 - 1).clamp_(0, width // cell_size - 1)
-    return rows * (width // cell_size) + columns
-
-
-class GridSuperpixels(Superpixels):
-    """Square cells: every pixel belongs to its own."""
-
-    def assignment(self, images: Tensor) -> Tensor:
-        shares = images.new_zeros(images.shape[0], 9, *images.shape[2:])
-        shares[:, CENTRE] = 1
-        return shares
 
 
 class SlicSuperpixels(Superpixels):
@@ -202,9 +127,3 @@ def _ungroup(values: Tensor, cell: int) -> Tensor:
     batch, rows, columns, channels, _ = values.shape
     pixels = values.unflatten(4, (cell, cell)).permute(0, 3, 1, 4, 2, 5)
     return pixels.reshape(batch, channels, rows * cell, columns * cell)
-
-
-def build_superpixels(config: SuperpixelConfig) -> Superpixels:
-    if config.name == "slic":
-        return SlicSuperpixels(config.cell_size, config.slic)
-    return GridSuperpixels(config.cell_size)

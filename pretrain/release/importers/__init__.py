@@ -1,0 +1,1 @@
+"""Checkpoints published by others, opened as ours and written as theirs."""
