@@ -1,4 +1,4 @@
-"""``python -m pretrain train | evaluate | release``."""
+"""``python -m pretrain train | import | evaluate | release``."""
 
 import importlib
 import sys
@@ -8,6 +8,7 @@ from recaption.common.config import run_command
 _COMMANDS = {
     "train": ("pretrain.train", "train on packed shards; resumes a run that exists"),
     "evaluate": ("pretrain.evaluate", "retrieval, localisation and an HTML report"),
+    "import": ("pretrain.release.importers.command", "open a published checkpoint as a run"),
     "release": ("pretrain.release", "write a folder that opens in three lines"),
 }
 

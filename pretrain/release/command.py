@@ -1,11 +1,12 @@
 """The command: writes a release aside, proves that it opens and gives the same, then names it."""
 
+import copy
 import json
 import os
 import shutil
 import subprocess
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from pretrain.checkpoint import (
     complete_checkpoints,
     newest_checkpoint,
 )
+from pretrain.config import PretrainConfig
 from pretrain.evaluate.command import RESULT
 from pretrain.evaluate.provenance import describe_weights
 from pretrain.inference import (
@@ -128,10 +130,7 @@ def _write(run: Path, inference: InferenceModel, folder: Path, name: str) -> str
     weights = describe_weights(source)
     shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
     config = inference.config
-    # Where the run and its data lay is nobody's business elsewhere; their names are kept.
-    data = replace(config.data, train=Path(config.data.train).name)
-    released = replace(config, run=Path(config.run).name, data=data)
-    (folder / RELEASE_CONFIG).write_text(json.dumps(to_dict(released), indent=2) + "\n")
+    (folder / RELEASE_CONFIG).write_text(json.dumps(to_dict(_named(config)), indent=2) + "\n")
     inference.tokenizer.save(folder / RELEASE_TOKENIZER)
     evaluation, note = _matching_evaluation(run, weights)
     if evaluation:
@@ -149,6 +148,16 @@ def _write(run: Path, inference: InferenceModel, folder: Path, name: str) -> str
     (folder / CARD).write_text(card)
     write_checksums(folder)
     return note
+
+
+def _named(config: PretrainConfig) -> PretrainConfig:
+    """Without paths: where things lay is nobody's business elsewhere. Their names are kept."""
+    named = copy.deepcopy(config)
+    network = named.model.image.hierarchical.superpixels.spixelfcn
+    named.run = Path(config.run).name
+    named.data.train = Path(config.data.train).name
+    network.weights = Path(network.weights).name
+    return named
 
 
 def _matching_evaluation(run: Path, weights: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:

@@ -73,7 +73,8 @@ def _image_keys(encoder: HierarchicalEncoder) -> Iterator[Key]:
     yield from same(
         "visual.superpixel_generator.", f"{image}.superpixels.", encoder.superpixels.state_dict()
     )
-    places = [(s, p) for s, blocks in enumerate(encoder.stages) for p in range(len(blocks))]
+    depths = [len(list(stage.children())) for stage in encoder.stages]
+    places = [(stage, place) for stage, depth in enumerate(depths) for place in range(depth)]
     for block, (stage, place) in enumerate(places):
         published, own = f"visual.blocks.{block}", f"{image}.stages.{stage}.{place}"
         yield from layer(f"{published}.attn.qkv", f"{own}.attention.qkv")

@@ -80,7 +80,7 @@ def import_state(
     """Published tensors under our names.
 
     Args:
-        published: what the checkpoint holds; a prefix "module." of all names is taken off.
+        published: what the checkpoint holds.
         keys: what becomes what.
         computed: published tensors that we compute; those of the checkpoint must be equal.
         expected: our state dict, for its names and shapes.
@@ -88,7 +88,6 @@ def import_state(
     Raises:
         UserError: a key is missing or unknown, or its tensor is not what the configuration wants.
     """
-    published = {name.removeprefix("module."): tensor for name, tensor in published.items()}
     keys = list(keys)
     known = {key.published for key in keys} | computed.keys()
     for name in sorted(known ^ published.keys()):

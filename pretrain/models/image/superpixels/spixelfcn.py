@@ -7,15 +7,13 @@ is frozen here.
 
 from dataclasses import dataclass
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Self
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pretrain.models.image.superpixels.base import NEIGHBOURS, Superpixels
+from pretrain.models.published_weights import read_state_dict
 from recaption.common.config import UserError
 
 #: Sides of the network's cells: its weights know no other.
@@ -105,21 +103,11 @@ class SpixelFcn(Superpixels):
     def load_weights(self, path: Path | str) -> None:
         """Loads published weights.
 
-        Args:
-            path: safetensors, or what the authors wrote with `torch.save` (read without pickle's
-                power to run code).
-
         Raises:
             UserError: the file is missing, unreadable, or of another network.
         """
-        try:
-            state = _read(Path(path))
-        except (SafetensorError, RuntimeError, UnpicklingError, EOFError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"{path} holds no weights that can be read: {reason}") from None
-        state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
-        own = self.state_dict()
-        for name in own.keys() | state.keys():
+        state, own = read_state_dict(path), self.state_dict()
+        for name in sorted(own.keys() | state.keys()):
             if name not in state or name not in own or state[name].shape != own[name].shape:
                 raise UserError(f"{path} is not of the superpixel network: see its key {name!r}")
         self.load_state_dict(state)
@@ -139,11 +127,3 @@ class SpixelFcn(Superpixels):
             features = self.get_submodule(f"conv{level}_1")(joined)
         logits: Tensor = self.get_submodule("pred_mask0")(features)
         return logits
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        return load_file(path)
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    published: dict[str, Tensor] = state.get("state_dict", state)
-    return published
