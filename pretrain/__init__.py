@@ -12,9 +12,11 @@ if TYPE_CHECKING:
     from pretrain.release.model import ReleasedModel
 
 
-def load(folder: Path | str, verify: bool = False) -> "ReleasedModel":
+def load(
+    folder: Path | str, verify: bool = False, image_size: int | None = None
+) -> "ReleasedModel":
     """Opens a released model on the CPU, offline; see `pretrain.release.model.load`."""
     # Imported late: importing a part of this package must not import all of torch.
     from pretrain.release.model import load as load_release
 
-    return load_release(folder, verify)
+    return load_release(folder, verify, image_size)

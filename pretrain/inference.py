@@ -13,6 +13,7 @@ from pretrain.config import PretrainConfig
 from pretrain.data.tokens import Tokenizer
 from pretrain.data.transforms import evaluation_transform, normalise
 from pretrain.models.dual import DualEncoder
+from pretrain.models.image.vit import VisionTransformer
 from pretrain.models.registry import build_model
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective
@@ -21,6 +22,7 @@ from recaption.common.files import read_json
 
 RELEASE_CONFIG = "config.json"
 RELEASE_TOKENIZER = "tokenizer"
+_POSITIONS = "model.image.positions"
 
 
 @dataclass
@@ -37,8 +39,12 @@ class InferenceModel:
         return normalise(transform(image))
 
 
-def load_for_inference(path: Path | str) -> InferenceModel:
+def load_for_inference(path: Path | str, image_size: int | None = None) -> InferenceModel:
     """Loads a run (its newest complete checkpoint), a checkpoint or a release, on the CPU.
+
+    Args:
+        image_size: side of the images in pixels, if not the one trained on; positions are
+            interpolated.
 
     Raises:
         UserError: if ``path`` is none of these, or a checkpoint that was never completed.
@@ -60,15 +66,23 @@ def load_for_inference(path: Path | str) -> InferenceModel:
         tokenizer = Tokenizer(config.model.text.part.context_length)
     if not (source / WEIGHTS).is_file():
         raise UserError(f"{source} holds no {WEIGHTS}")
+    if image_size is not None and image_size != config.model.image.size:
+        hierarchical = config.model.image.hierarchical
+        hierarchical.position_size = hierarchical.position_size or config.model.image.size
+        config.model.image.size = image_size
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
-    _load(nn.ModuleDict({"model": model, "objective": objective}), source / WEIGHTS)
+    _load(model, objective, source / WEIGHTS)
     return InferenceModel(model.eval(), objective.eval(), tokenizer, config, source)
 
 
-def _load(module: nn.Module, weights: Path) -> None:
+def _load(model: DualEncoder, objective: Objective, weights: Path) -> None:
+    pair = nn.ModuleDict({"model": model, "objective": objective})
     try:
-        module.load_state_dict(load_file(weights))
+        state = load_file(weights)
+        if isinstance(model.image, VisionTransformer) and _POSITIONS in state:
+            state[_POSITIONS] = model.image.fit_positions(state[_POSITIONS])
+        pair.load_state_dict(state)
     except SafetensorError as error:
         raise UserError(f"{weights} is damaged ({error}): copy it again") from None
     except RuntimeError as error:

@@ -47,6 +47,7 @@ class EvaluateConfig:
     num_samples: int = 500  # the first so many samples of the set that have a caption
     source: str = ""  # which captions; empty: the longest of each sample
     batch_size: int = 50  # images encoded at once
+    image_size: int | None = None  # side in pixels; null: the one trained on
     alpha: float | None = None  # CAFT: share of the local score; null: as the model was configured
     report: bool = True  # write report/report.html too
     num_pictures: int = 8  # images in each section of the report
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, USAGE)
     check_at_least(1, {"num_samples": config.num_samples, "batch_size": config.batch_size})
     started = time.monotonic()
-    inference = load_for_inference(config.checkpoint)
+    inference = load_for_inference(config.checkpoint, config.image_size)
     output = output_folder(config, inference)
     alpha = resolve_alpha(inference.objective, config.alpha)
     inference.model.to(best_device())

@@ -1,11 +1,9 @@
 """The transformer block that every tower shares."""
 
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.ops.attention import Attention, Groups
-from recaption.common.config import ConfigError
 
 
 class Mlp(nn.Module):
@@ -62,23 +60,3 @@ def init_text_weights(blocks: nn.ModuleList, width: int) -> None:
         nn.init.normal_(block.mlp.fc2.weight, std=residual_std)
         for layer in (block.attention.qkv, block.attention.project, block.mlp.fc1, block.mlp.fc2):
             nn.init.zeros_(layer.bias)
-
-
-def sincos_positions(height: int, width: int, channels: int) -> Tensor:
-    """Fixed 2-D sine-cosine positions (MoCo v3, MAE).
-
-    The first half of the channels holds [sin(row w), cos(row w)], the second the same of the
-    column, with w_k = 10000^(-4k/C).
-
-    Returns:
-        (height * width, channels) float32, row-major.
-    """
-    if channels % 4:
-        raise ConfigError(
-            f"sine-cosine positions need a width that is a multiple of 4, not {channels}"
-        )
-    frequencies = 10000.0 ** (-torch.arange(channels // 4, dtype=torch.float64) * 4 / channels)
-    rows = torch.arange(height, dtype=torch.float64).repeat_interleave(width)
-    columns = torch.arange(width, dtype=torch.float64).repeat(height)
-    angles = [place.unsqueeze(1) * frequencies for place in (rows, columns)]
-    return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)], dim=1).float()

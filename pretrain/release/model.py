@@ -112,12 +112,13 @@ class ReleasedModel:
             )
 
 
-def load(folder: Path | str, verify: bool = False) -> ReleasedModel:
+def load(folder: Path | str, verify: bool = False, image_size: int | None = None) -> ReleasedModel:
     """Opens a release (or a run, or a checkpoint) on the CPU, offline.
 
     Args:
         folder: what `python -m pretrain release` wrote.
         verify: compare every file of the release with its checksum first.
+        image_size: side of the images in pixels, if not the one trained on.
 
     Raises:
         UserError: if the folder is no release, or, with `verify`, is damaged.
@@ -129,7 +130,7 @@ def load(folder: Path | str, verify: bool = False) -> ReleasedModel:
         if not (folder / RELEASE_CONFIG).is_file():
             raise UserError(f"{folder} is no release: only a release can be verified")
         check_checksums(folder)
-    return ReleasedModel(load_for_inference(folder))
+    return ReleasedModel(load_for_inference(folder, image_size))
 
 
 def _open(picture: Picture) -> Image.Image:

@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.blocks import Block, init_image_weights, sincos_positions
+from pretrain.models.blocks import Block, init_image_weights
 from pretrain.models.features import ImageFeatures, SegmentHierarchy
+from pretrain.models.image.positions import sincos_positions
 from pretrain.models.image.stem import ConvStem, StemConfig
 from pretrain.models.image.superpixels import SuperpixelConfig, build_superpixels
 from pretrain.ops.graph_pooling import GraphPooling
@@ -32,6 +33,9 @@ class HierarchicalConfig:
     # Amplitude of the sine-cosine positions that are added to the stem's features; 1 as published.
     # What all images share slows the start of a short training, and positions are most of that.
     position_scale: float = 1.0
+    # Side of the images that the positions are laid out for, in pixels; in images of another size
+    # cells stand at fractions of them. 0: the images' own.
+    position_size: int = 0
     mlp_ratio: float = 4.0  # hidden width of the blocks' MLPs, in widths
     stem: StemConfig = field(default_factory=StemConfig)
     superpixels: SuperpixelConfig = field(default_factory=SuperpixelConfig)
@@ -84,7 +88,8 @@ class HierarchicalEncoder(nn.Module):
         side = image_size // self.stride
         self.stem = ConvStem(config.stem, config.width)
         self.superpixels = build_superpixels(config.superpixels)
-        positions = config.position_scale * sincos_positions(side, side, config.width)
+        table_side = (config.position_size or image_size) // self.stride
+        positions = config.position_scale * sincos_positions(side, config.width, table_side)
         self.register_buffer("positions", positions, persistent=False)
         self.cls = nn.Parameter(torch.empty(1, 1, config.width))
         self.stages = nn.ModuleList(

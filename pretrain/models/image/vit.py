@@ -5,8 +5,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.blocks import Block, init_image_weights, sincos_positions
+from pretrain.models.blocks import Block, init_image_weights
 from pretrain.models.features import ImageFeatures
+from pretrain.models.image.positions import resize_learned, sincos_positions
 from recaption.common.config import ConfigError, check_choice
 
 
@@ -70,7 +71,13 @@ class VisionTransformer(nn.Module):
             nn.init.trunc_normal_(self.cls, std=0.02)
         # Learned, but the start already knows what lies next to what: matters in short trainings.
         with torch.no_grad():
-            self.positions[:, -(side**2) :] = sincos_positions(side, side, config.width)
+            self.positions[:, -(side**2) :] = sincos_positions(side, config.width)
+
+    def fit_positions(self, positions: Tensor) -> Tensor:
+        """Learned positions of an image of another size, interpolated for this one."""
+        num_leading = int(self.cls is not None)
+        side = round((self.positions.shape[1] - num_leading) ** 0.5)
+        return resize_learned(positions, side, num_leading)
 
     def forward(self, images: Tensor, with_hierarchy: bool = False) -> ImageFeatures:
         """(B, 3, H, W) normalised images -> features of the encoder's own width.
