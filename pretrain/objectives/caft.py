@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective, bounded
-from pretrain.objectives.candidates import own_and_drawn, owned
+from pretrain.objectives.candidates import chosen_sigmoid_loss, own_and_drawn, owned
 from pretrain.objectives.clip import symmetric_infonce
 from pretrain.objectives.contrastive import column_contrast, sigmoid_contrast, softmax_contrast
-from pretrain.ops.attention_pooling import AttentionPooling, KeysValues
+from pretrain.ops.attention_pooling import AttentionPooling
 from pretrain.ops.text_conditioned import all_cosines, chosen_cosines
 from recaption.common.config import check_choice
 
@@ -123,6 +123,7 @@ class CaftObjective(Objective):
         """
         assert image.fine_pooled is not None and image.fine_tokens is not None
         assert text.parts is not None and text.whole is not None
+        assert self.part_bias is not None
         batch, num_texts, _ = text.parts.shape
         own_whole = torch.eye(batch, dtype=torch.bool, device=drawn.device)
         own_parts = own_whole.repeat_interleave(num_texts, dim=1)
@@ -136,9 +137,16 @@ class CaftObjective(Objective):
         for (source, chunk), (_, index) in zip(texts, candidates, strict=True):
             is_own = source == exchange.rank
             parts, wholes = chunk[:, :-1].flatten(0, 1), chunk[:, -1]
-            similarity = self._local_cosines(keys_values, parts, index)
-            positive = owned(index, num_texts) if is_own else None
-            local = local + sigmoid_contrast(self._part_logits(similarity), positive)
+            local = local + chosen_sigmoid_loss(
+                self.attention_pooling,
+                keys_values,
+                parts,
+                index,
+                owned(index, num_texts) if is_own else None,
+                self.part_scale,
+                self.part_bias,
+                self.config.chunk_size,
+            )
             similarity = fine @ F.normalize(parts, dim=1).T
             positive = own_parts if is_own else None
             part = part + sigmoid_contrast(self._part_logits(similarity), positive)
@@ -176,7 +184,9 @@ class CaftObjective(Objective):
         )
         candidates = torch.cat([shared, text.parts.flatten(0, 1)])
         keys_values = self.attention_pooling.project_tokens(image.fine_tokens)
-        logits = self._part_logits(self._local_cosines(keys_values, candidates, index))
+        chunk_size = self.config.chunk_size
+        cosines = chosen_cosines(self.attention_pooling, keys_values, candidates, index, chunk_size)
+        logits = self._part_logits(cosines)
         against_shared, against_own = logits[:, :num_shared], logits[:, num_shared:]
         diagonal = torch.stack([rows, rows + first], dim=1)
         false = against_shared.masked_fill(_marked(diagonal, against_shared), -torch.inf)
@@ -240,10 +250,6 @@ class CaftObjective(Objective):
     def _whole_logits(self, cosine: Tensor) -> Tensor:
         logits = self.whole_scale * cosine
         return logits if self.whole_bias is None else logits + self.whole_bias
-
-    def _local_cosines(self, image: KeysValues, texts: Tensor, chosen: Tensor) -> Tensor:
-        chunk_size = self.config.chunk_size
-        return chosen_cosines(self.attention_pooling, image, texts, chosen, chunk_size)
 
 
 def _marked(pairs: Tensor, like: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective, bounded
-from pretrain.objectives.candidates import own_and_drawn, owned
+from pretrain.objectives.candidates import chosen_sigmoid_loss, own_and_drawn, owned
 from pretrain.objectives.contrastive import sigmoid_contrast
 from pretrain.ops.attention_pooling import AttentionPooling
-from pretrain.ops.text_conditioned import all_cosines, chosen_cosines
+from pretrain.ops.text_conditioned import all_cosines
 
 
 @dataclass
@@ -87,11 +87,16 @@ class FlairObjective(Objective):
         for (source, chunk), (_, index) in zip(texts, candidates, strict=True):
             is_own = source == exchange.rank
             parts = chunk.flatten(0, 1)
-            cosines = chosen_cosines(
-                self.attention_pooling, keys_values, parts, index, self.config.chunk_size
+            local = local + chosen_sigmoid_loss(
+                self.attention_pooling,
+                keys_values,
+                parts,
+                index,
+                owned(index, num_texts) if is_own else None,
+                self.scale,
+                self.bias,
+                self.config.chunk_size,
             )
-            positive = owned(index, num_texts) if is_own else None
-            local = local + sigmoid_contrast(self._logits(cosines), positive)
             cosines = pooled @ F.normalize(parts, dim=1).T
             positive = owned(every, num_texts) if is_own else None
             whole = whole + sigmoid_contrast(self._logits(cosines), positive)
