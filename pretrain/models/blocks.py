@@ -3,7 +3,8 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.ops.attention import Attention, Groups
+from pretrain.ops.attention import Attention
+from pretrain.ops.packing import Packing
 
 
 class Mlp(nn.Module):
@@ -31,9 +32,14 @@ class Block(nn.Module):
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x: Tensor, causal: bool = False, groups: Groups | None = None) -> Tensor:
-        x = x + self.attention(self.norm1(x), causal=causal, groups=groups)
+    def forward(self, x: Tensor, causal: bool = False, packing: Packing | None = None) -> Tensor:
+        x = x + self.attention(self.norm1(x), causal=causal, packing=packing)
         return x + self.mlp(self.norm2(x))
+
+    def at_ends(self, x: Tensor, packing: Packing) -> Tensor:
+        """(T, width) packed texts -> (R, width): what `forward` gives at the last tokens."""
+        ends = x[packing.ends] + self.attention.at_ends(self.norm1(x), packing)
+        return ends + self.mlp(self.norm2(ends))
 
 
 def init_image_weights(module: nn.Module) -> None:

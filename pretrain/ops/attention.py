@@ -1,17 +1,11 @@
-"""Multi-head self-attention, over dense sequences or over packed texts.
-
-Packed texts of the same length stand together, each such group is one dense attention: no padding,
-neither stored nor computed.
-"""
+"""Multi-head self-attention, over dense sequences or over packed texts."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretrain.ops.packing import Packing
 from recaption.common.config import ConfigError
-
-#: (number of texts, tokens of each) of every run of equally long texts in a packed row.
-Groups = list[tuple[int, int]]
 
 
 class Attention(nn.Module):
@@ -30,15 +24,33 @@ class Attention(nn.Module):
         self.qkv = nn.Linear(width, 3 * width)
         self.project = nn.Linear(width, width)
 
-    def forward(self, x: Tensor, causal: bool = False, groups: Groups | None = None) -> Tensor:
-        """x: (B, N, width), or (T, width) packed texts with their `groups`, then always causal."""
-        query, key, value = self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
-        if groups is None:
+    def forward(self, x: Tensor, causal: bool = False, packing: Packing | None = None) -> Tensor:
+        """x: (B, N, width); or (T, width) packed texts with their `packing`, then always causal."""
+        query, key, value = self._heads(self.qkv(x), 3)
+        if packing is None:
             mixed = dense_attention(query, key, value, causal)
         else:
-            mixed = packed_causal_attention(query, key, value, groups)
+            mixed = packed_causal_attention(query, key, value, packing)
         projected: Tensor = self.project(mixed.flatten(-2))
         return projected
+
+    def at_ends(self, x: Tensor, packing: Packing) -> Tensor:
+        """(T, width) packed texts -> (R, width): what `forward` gives at the last tokens.
+
+        A last token sees all of its text, so that only it asks.
+        """
+        width = x.shape[-1]
+        weight, bias = self.qkv.weight, self.qkv.bias
+        (query,) = self._heads(F.linear(x[packing.ends], weight[:width], bias[:width]), 1)
+        key, value = self._heads(F.linear(x, weight[width:], bias[width:]), 2)
+        projected: Tensor = self.project(
+            packed_end_attention(query, key, value, packing).flatten(1)
+        )
+        return projected
+
+    def _heads(self, x: Tensor, number: int) -> tuple[Tensor, ...]:
+        """(..., number * width) -> `number` times (..., heads, channels)."""
+        return x.unflatten(-1, (number, self.num_heads, -1)).unbind(-3)
 
 
 def dense_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> Tensor:
@@ -49,43 +61,64 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> 
     return mixed.transpose(1, 2)
 
 
-def packed_causal_attention(query: Tensor, key: Tensor, value: Tensor, groups: Groups) -> Tensor:
-    """Causal attention within each text.
-
-    Args:
-        query, key, value: (T, heads, channels), tokens in the order of `sort_by_length`.
-        groups: its runs of equally long texts.
-
-    Returns:
-        (T, heads, channels).
-    """
+def packed_causal_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+    """Causal attention within each text: (T, heads, channels) each -> (T, heads, channels)."""
+    if packing.groups is None:
+        return _variable_length(query, key, value, packing.offsets, packing, causal=True)
     # Split at once: the gradient of a slice is a whole row of zeros around it, for each group.
-    sizes = [count * length for count, length in groups]
+    sizes = [count * length for count, length in packing.groups]
     rows = (x.split(sizes) for x in (query, key, value))
     mixed = []
-    for (count, length), *qkv in zip(groups, *rows, strict=True):
+    for (count, length), *qkv in zip(packing.groups, *rows, strict=True):
         q, k, v = (x.unflatten(0, (count, length)) for x in qkv)
         mixed.append(dense_attention(q, k, v, causal=True).flatten(0, 1))
     return torch.cat(mixed)
 
 
-def sort_by_length(offsets: Tensor) -> tuple[Tensor, Tensor, Groups]:
-    """An order of packed tokens in which texts of the same length stand together.
+def packed_end_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+    """Attention of one query a text over that text.
 
     Args:
-        offsets: (R+1,) int64, first token of each text, then the total number of tokens T.
+        query: (R, heads, channels), texts in the order of the packing.
+        key, value: (T, heads, channels).
 
     Returns:
-        order: (T,) int64, which packed token comes at each place.
-        last: (R,) int64, place of the last token of each text, in the order of the offsets.
-        groups: the runs of equally long texts, shortest first.
+        (R, heads, channels).
     """
-    lengths = offsets.diff()
-    by_length = lengths.argsort(stable=True)
-    sorted_lengths = lengths[by_length]
-    ends = sorted_lengths.cumsum(0)
-    last = torch.empty_like(ends).scatter_(0, by_length, ends - 1)
-    shift = (offsets[:-1][by_length] - (ends - sorted_lengths)).repeat_interleave(sorted_lengths)
-    order = torch.arange(len(shift), device=offsets.device) + shift
-    unique, counts = sorted_lengths.unique_consecutive(return_counts=True)
-    return order, last, list(zip(counts.tolist(), unique.tolist(), strict=True))
+    if packing.groups is None:
+        one_each = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
+        return _variable_length(query, key, value, one_each, packing, causal=False)
+    queries = query.split([count for count, _ in packing.groups])
+    sizes = [count * length for count, length in packing.groups]
+    rows = (x.split(sizes) for x in (key, value))
+    mixed = []
+    for (count, length), q, k, v in zip(packing.groups, queries, *rows, strict=True):
+        k, v = (x.unflatten(0, (count, length)) for x in (k, v))
+        mixed.append(dense_attention(q.unsqueeze(1), k, v, causal=False).squeeze(1))
+    return torch.cat(mixed)
+
+
+def _variable_length(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    query_offsets: Tensor,
+    packing: Packing,
+    causal: bool,
+) -> Tensor:
+    """The fused kernel of GPUs; untimed."""
+    # Imported late: only where it is used need torch be so new.
+    from torch.nn.attention.varlen import varlen_attn
+
+    mixed = varlen_attn(
+        query,
+        key,
+        value,
+        query_offsets,
+        packing.offsets,
+        packing.max_length if causal else 1,
+        packing.max_length,
+        window_size=(-1, 0) if causal else (-1, -1),
+    )
+    assert isinstance(mixed, Tensor)
+    return mixed

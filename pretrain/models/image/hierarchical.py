@@ -155,19 +155,22 @@ class HierarchicalEncoder(nn.Module):
     def segment_tokens(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One token a superpixel: the mean of stem feature and position over its stem cells.
 
+        The stem's last layer is linear, so that it is applied to the means: there are fewer.
         A superpixel that owns no stem cell takes the token of the nearest one that does, by the
         distance of their centroids.
 
         Args:
-            features: (B, h, w, C) of the stem.
+            features: (B, h, w, channels) of the stem, not projected.
             labels: (B, H, W) superpixel of each pixel. A stem cell belongs to that of its top-left
                 pixel, as published.
 
         Returns:
             (B, S, C) tokens; (B, S) bool, True for superpixels without a stem cell.
         """
-        positioned = features.flatten(1, 2) + self.positions
         of_cells = labels[:, :: self.stride, :: self.stride].flatten(1)
-        tokens, dead = segment_mean(positioned, of_cells, self.num_superpixels)
+        means, dead = segment_mean(features.flatten(1, 2), of_cells, self.num_superpixels)
+        positions = self.positions.expand(len(features), -1, -1)
+        places, _ = segment_mean(positions, of_cells, self.num_superpixels)
+        tokens = self.stem.project(means) + places
         source = nearest_live(segment_centroids(labels, self.num_superpixels), dead)
         return tokens.gather(1, source.unsqueeze(2).expand_as(tokens)), dead

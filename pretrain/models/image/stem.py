@@ -5,6 +5,7 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from recaption.common.config import ConfigError
 
@@ -48,6 +49,17 @@ class ConvStem(nn.Module):
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) images -> (B, H/stride, W/stride, width) features."""
-        features: Tensor = self.layers(images.contiguous(memory_format=torch.channels_last))
+        """(B, 3, H, W) images -> (B, H/stride, W/stride, channels), to be projected."""
+        features = images.contiguous(memory_format=torch.channels_last)
+        for layer in list(self.layers)[:-1]:
+            features = layer(features)
         return features.permute(0, 2, 3, 1)
+
+    def project(self, features: Tensor) -> Tensor:
+        """(..., channels) -> (..., width): the 1x1 convolution.
+
+        As it is linear, it may come before a mean over cells or, with fewer rows, behind it.
+        """
+        last = self.layers[-1]
+        assert isinstance(last, nn.Conv2d)
+        return F.linear(features, last.weight.flatten(1), last.bias)

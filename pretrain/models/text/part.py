@@ -4,9 +4,10 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from pretrain.models.blocks import Block, init_text_weights
-from pretrain.ops.attention import sort_by_length
+from pretrain.ops.packing import Packing, pack_as_they_come, pack_by_length
 from recaption.common.config import ConfigError
 
 
@@ -25,7 +26,7 @@ class PartTextEncoder(nn.Module):
     """Pre-LN causal transformer; the feature of a text stands at its end token.
 
     Texts come packed: one row of tokens with offsets. Everything but the attention works on that
-    row, so no padding is ever computed.
+    row, so no padding is ever computed. In the last block only the end tokens ask.
     """
 
     def __init__(self, config: PartTextConfig) -> None:
@@ -55,17 +56,24 @@ class PartTextEncoder(nn.Module):
         Raises:
             ConfigError: a text is longer than the context.
         """
-        order, last, groups = sort_by_length(offsets)
-        if groups and groups[-1][1] > self.context_length:
+        packing = self._pack(tokens, offsets)
+        x = self.token_embedding(packing.arrange(tokens))
+        x = x + F.embedding(packing.positions, self.positions)
+        *blocks, last = self.blocks
+        for block in blocks:
+            x = block(x, packing=packing)
+        assert isinstance(last, Block)
+        return packing.restore(self.norm(last.at_ends(x, packing)))
+
+    def _pack(self, tokens: Tensor, offsets: Tensor) -> Packing:
+        device = tokens.device.type
+        is_half = torch.is_autocast_enabled(device) or self.positions.dtype != torch.float32
+        if device == "cuda" and is_half:
+            return pack_as_they_come(offsets, len(tokens), self.context_length)
+        packing = pack_by_length(offsets)
+        if packing.max_length > self.context_length:
             raise ConfigError(
-                f"a text has {groups[-1][1]} tokens, the context of the text tower only "
+                f"a text has {packing.max_length} tokens, the context of the text tower only "
                 f"{self.context_length}; cut texts when they are tokenized"
             )
-        positions = torch.cat(
-            [self.positions[:length].repeat(count, 1) for count, length in groups]
-        )
-        x = self.token_embedding(tokens[order]) + positions
-        for block in self.blocks:
-            x = block(x, groups=groups)
-        features: Tensor = self.norm(x[last])
-        return features
+        return packing

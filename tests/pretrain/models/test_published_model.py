@@ -65,6 +65,14 @@ def test_superpixel_network(golden):
     assert torch.equal(labels[:, ::8, ::8], reference["out.labels_grid"])
 
 
+def without_projection(encoder):
+    """What is stored is the stem's output: let its last layer do nothing to it."""
+    last = encoder.stem.layers[-1]
+    with torch.no_grad():
+        last.weight.copy_(torch.eye(24).view_as(last.weight))
+        last.bias.zero_()
+
+
 @pytest.mark.parametrize(("case", "size"), [("sfcn_64", 64), ("votes_224", 224)])
 def test_superpixel_tokens(case, size, golden):
     """From the superpixel of each pixel: segment means, pad mask, filled dead ones."""
@@ -77,6 +85,7 @@ def test_superpixel_tokens(case, size, golden):
     )
     encoder = HierarchicalEncoder(config, image_size=size)
     torch.testing.assert_close(encoder.positions, reference["param.pos_embed"][0])
+    without_projection(encoder)
     stem_output = reference["in.features"].requires_grad_()
     labels = reference["out.labels_full"].long()
 
@@ -95,6 +104,7 @@ def test_tokens_do_not_leak_between_images(golden):
     assert labels.max() < 195
     config = HierarchicalConfig(width=24, num_heads=4, stem=StemConfig([24], [8]))
     encoder = HierarchicalEncoder(config, image_size=224)
+    without_projection(encoder)
     features = reference["in.features"]
     together, _ = encoder.segment_tokens(features, labels)
     for index in range(len(features)):
