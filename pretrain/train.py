@@ -21,6 +21,7 @@ from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import build_model, load_frozen_weights
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective, check_features
+from pretrain.ops.recompute import set_recompute
 from pretrain.optim import learning_rate, parameter_groups
 from pretrain.preemption import StopRequest
 from recaption.common.config import UserError, load_config, print_json, write_config
@@ -81,6 +82,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     image_size = config.model.image.size
     stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
     model = build_model(config.model)
+    set_recompute(model, config.engine.recompute)
     objective = build_objective(config.objective, config.model.embed_dim)
     check_features(objective, model, num_texts(config.data.captions))
     module = TrainedModule(model, objective, config.engine.precision).to(ranks.device)

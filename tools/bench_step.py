@@ -32,6 +32,7 @@ from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.caft import CaftConfig, CaftObjective
+from pretrain.ops.recompute import set_recompute
 from recaption.common.config import UserError, load_config, print_json, run_command
 from tests.pretrain import plain
 from tools.make_scenes import make_scene
@@ -51,6 +52,7 @@ class BenchConfig:
     pooling_batch_size: int = 64  # images where pooling and loss are measured alone
     num_turns: int = 3  # times that each way is timed
     num_threads: int = 0  # 0: as many as torch chooses
+    recompute: str = "none"  # what the fast way computes again: none, elementwise or blocks
     parts: list[str] = field(default_factory=lambda: list(PARTS))  # what to measure
 
 
@@ -121,6 +123,7 @@ def build_work(config: BenchConfig, part: str) -> Work:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # the same numbers both ways
+    set_recompute(model, config.recompute)
     parameters = [p for p in model.parameters() if p.requires_grad]
     images = _images(config)
     packed, padded = _texts(config)

@@ -5,6 +5,7 @@ from torch.nn import functional as F
 
 from pretrain.ops.attention import Attention
 from pretrain.ops.packing import Packing
+from pretrain.ops.recompute import Recomputing
 
 
 class Mlp(nn.Module):
@@ -20,7 +21,7 @@ class Mlp(nn.Module):
         return output
 
 
-class Block(nn.Module):
+class Block(Recomputing):
     """Pre-LN transformer block: x + attention(LN x), then x + MLP(LN x)."""
 
     def __init__(
@@ -33,11 +34,20 @@ class Block(nn.Module):
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
     def forward(self, x: Tensor, causal: bool = False, packing: Packing | None = None) -> Tensor:
-        x = x + self.attention(self.norm1(x), causal=causal, packing=packing)
-        return x + self.mlp(self.norm2(x))
+        """x: (B, N, width); or (T, width) packed texts with their `packing`, then always causal."""
+        result: Tensor = self.run(self._forward, x, causal, packing)
+        return result
 
     def at_ends(self, x: Tensor, packing: Packing) -> Tensor:
         """(T, width) packed texts -> (R, width): what `forward` gives at the last tokens."""
+        result: Tensor = self.run(self._at_ends, x, packing)
+        return result
+
+    def _forward(self, x: Tensor, causal: bool, packing: Packing | None) -> Tensor:
+        x = x + self.attention(self.norm1(x), causal=causal, packing=packing)
+        return x + self.mlp(self.norm2(x))
+
+    def _at_ends(self, x: Tensor, packing: Packing) -> Tensor:
         ends = x[packing.ends] + self.attention.at_ends(self.norm1(x), packing)
         return ends + self.mlp(self.norm2(ends))
 

@@ -6,12 +6,13 @@ from torch.nn import functional as F
 
 from pretrain.ops.attention import Attention
 from pretrain.ops.farthest_point_sampling import farthest_point_sampling
+from pretrain.ops.recompute import Recomputing
 
 #: Sharpness of the assignment: logits are this times a cosine.
 ASSIGNMENT_SCALE = 5.0
 
 
-class GraphPooling(nn.Module):
+class GraphPooling(Recomputing):
     """Pools N tokens to k: sampled tokens are centroids, the others join them by similarity.
 
     "Learning Hierarchical Image Segmentation For Recognition and By Recognition" (CAST), as CAFT
@@ -51,6 +52,12 @@ class GraphPooling(nn.Module):
             (B, 1, d) class token, (B, k, d) pooled tokens, (B, N, k) assignment logits.
         """
         centroids = farthest_point_sampling(tokens, self.num_clusters, masked)
+        pooled: tuple[Tensor, Tensor, Tensor] = self.run(self._pool, cls, tokens, centroids)
+        return pooled
+
+    def _pool(
+        self, cls: Tensor, tokens: Tensor, centroids: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
         index = centroids.unsqueeze(2).expand(-1, -1, tokens.shape[2])
         nodes = F.normalize(self._node_features(tokens), dim=2)
         logits = ASSIGNMENT_SCALE * nodes @ nodes.gather(1, index).transpose(1, 2)
