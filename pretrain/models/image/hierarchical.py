@@ -47,6 +47,8 @@ class HierarchicalConfig:
                 f"depths {self.depths} and num_clusters {self.num_clusters} do not go together: "
                 "there is one pooling between each two stages, and at least one"
             )
+        if sorted(self.num_clusters, reverse=True) != self.num_clusters:
+            raise ConfigError(f"num_clusters {self.num_clusters}: a pooling cannot add tokens")
 
 
 class HierarchicalEncoder(nn.Module):
