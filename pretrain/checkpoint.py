@@ -17,9 +17,13 @@ from recaption.common.files import read_json, sync
 COMPLETE = "COMPLETE"
 WEIGHTS = "model.safetensors"
 CONFIG = "config.yaml"
+STATE = "state.json"
 #: In a run that goes on: how long it trains, how often it tells and saves, and where things lie.
 MAY_CHANGE = (
-    *("train", "run", "data.train", "data.num_workers"),
+    "train",
+    "run",
+    "data.train",
+    "data.num_workers",
     "model.image.hierarchical.superpixels.spixelfcn.weights",
 )
 
@@ -75,7 +79,7 @@ def save_checkpoint(
     weights = engine.full_state_dict()
     if ranks.is_first:
         save_file(weights, aside / WEIGHTS)
-        (aside / "state.json").write_text(json.dumps(vars(state)))
+        (aside / STATE).write_text(json.dumps(vars(state)))
     # The folder is listed only when nobody writes to it any more: a file that is being written
     # has another name until it is whole.
     ranks.barrier()
@@ -106,7 +110,12 @@ def resume(run: Path, config: PretrainConfig, engine: Engine, ranks: Ranks) -> T
     if not complete:
         return None
     check_unchanged(config, run / CONFIG, MAY_CHANGE)
-    state = TrainState(**read_json(complete[-1] / "state.json"))
+    if not (complete[-1] / STATE).is_file():
+        raise UserError(
+            f"{complete[-1]} holds weights only, as an imported run does: it can be evaluated and "
+            "released, not trained on"
+        )
+    state = TrainState(**read_json(complete[-1] / STATE))
     if state.num_ranks != ranks.world_size:
         raise UserError(
             f"{run} was trained on {state.num_ranks} ranks and cannot go on with "

@@ -13,7 +13,6 @@ from pretrain.config import PretrainConfig
 from pretrain.data.tokens import Tokenizer
 from pretrain.data.transforms import evaluation_transform, normalise
 from pretrain.models.dual import DualEncoder
-from pretrain.models.image.vit import VisionTransformer
 from pretrain.models.registry import build_model
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective
@@ -22,7 +21,6 @@ from recaption.common.files import read_json
 
 RELEASE_CONFIG = "config.json"
 RELEASE_TOKENIZER = "tokenizer"
-_POSITIONS = "model.image.positions"
 
 
 @dataclass
@@ -66,22 +64,23 @@ def load_for_inference(path: Path | str, image_size: int | None = None) -> Infer
         tokenizer = Tokenizer(config.model.text.part.context_length)
     if not (source / WEIGHTS).is_file():
         raise UserError(f"{source} holds no {WEIGHTS}")
-    if image_size is not None and image_size != config.model.image.size:
+    is_resized = image_size is not None and image_size != config.model.image.size
+    if image_size is not None and is_resized:
         hierarchical = config.model.image.hierarchical
         hierarchical.position_size = hierarchical.position_size or config.model.image.size
         config.model.image.size = image_size
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
-    _load(model, objective, source / WEIGHTS)
+    _load(model, objective, source / WEIGHTS, is_resized)
     return InferenceModel(model.eval(), objective.eval(), tokenizer, config, source)
 
 
-def _load(model: DualEncoder, objective: Objective, weights: Path) -> None:
+def _load(model: DualEncoder, objective: Objective, weights: Path, is_resized: bool) -> None:
     pair = nn.ModuleDict({"model": model, "objective": objective})
     try:
         state = load_file(weights)
-        if isinstance(model.image, VisionTransformer) and _POSITIONS in state:
-            state[_POSITIONS] = model.image.fit_positions(state[_POSITIONS])
+        if is_resized:
+            model.image.fit_positions(state, "model.image.")
         pair.load_state_dict(state)
     except SafetensorError as error:
         raise UserError(f"{weights} is damaged ({error}): copy it again") from None

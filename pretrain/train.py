@@ -82,7 +82,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     image_size = config.model.image.size
     stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
     model = build_model(config.model)
-    set_recompute(model, config.engine.recompute)
+    set_recompute(model, config.train.recompute)
     objective = build_objective(config.objective, config.model.embed_dim)
     check_features(objective, model, num_texts(config.data.captions))
     module = TrainedModule(model, objective, config.engine.precision).to(ranks.device)

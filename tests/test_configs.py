@@ -42,10 +42,12 @@ def test_the_default_is_the_long_prompt() -> None:
 
 @pytest.mark.parametrize("path", TRAINING, ids=name_of)
 def test_parts_and_runs(path: Path) -> None:
+    # Single texts and encoders of single texts go together, and with no other part.
     overrides = []
-    if path.name.startswith("vit") or path.name == "existing_whole.yaml":
-        # These two go together, and with no other part.
-        overrides = ["model.text.name=plain", "data.captions.name=whole"]
+    if path.name.startswith(("vit", "flair_b")):
+        overrides = ["data.captions.name=whole"]
+    elif path.name in ("existing_whole.yaml", "diverse.yaml"):
+        overrides = ["model.text.name=plain"]
     load(path, *overrides)
 
 

@@ -3,14 +3,13 @@
     python -m tools.bench_step [captions=FOLDER] [MODEL.yaml] [key=value ...] [--json]
 
 The plain way (tests/pretrain/plain.py) is that of the published code: padded texts, queries
-projected for every pair, sampling over whole tokens. Both compute the same loss from the same
-weights and inputs, forward and backward, in turn; the ratio is the median over the turns. Peak
-memory is that of a fresh process for each.
+projected for every pair, sampling over whole tokens; superpixels are the same in both. Both compute
+the same loss from the same weights and inputs, forward and backward, in turn; the ratio is the
+median over the turns. Peak memory is that of a fresh process for each.
 """
 
 import json
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -231,8 +230,19 @@ def _measure_memory(config: BenchConfig, part: str, way: str, sender: Any) -> No
     work = build_work(config, part)
     before = psutil.Process().memory_info().rss
     work.run(way)
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    peak = peak_memory()
     sender.send({"peak_mib": peak / 2**20, "added_mib": (peak - before) / 2**20})
+
+
+def peak_memory() -> int:
+    """The most memory this process ever held, in bytes.
+
+    Not getrusage's figure: a child's begins with that of its parent.
+    """
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    raise RuntimeError("/proc/self/status names no VmHWM")
 
 
 def _weighted(features: Any, cotangents: Any) -> Tensor:

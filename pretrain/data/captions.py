@@ -1,4 +1,4 @@
-"""Which texts of an image a step sees: CAFT's parts of a long caption, or the whole of it."""
+"""Which texts of an image a step sees: CAFT's parts, FLAIR's sentences, or the whole caption."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -20,15 +20,23 @@ class PartsConfig:
 
 
 @dataclass
+class DiverseConfig:
+    num_texts: int = 8  # texts an image
+    max_sentences: int = 3  # most sentences in one text
+
+
+@dataclass
 class CaptionsConfig:
-    # parts: ordered parts and free texts (CAFT); whole: one whole caption (CLIP)
+    # parts: ordered parts and free texts (CAFT); diverse: sentences of all captions (FLAIR); whole:
+    # one whole caption (CLIP)
     name: str = "parts"
     parts: PartsConfig = field(default_factory=PartsConfig)
+    diverse: DiverseConfig = field(default_factory=DiverseConfig)
     # captions to use, by source; empty: all of them, the alt text (`raw`) included
     sources: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_choice("data.captions.name", self.name, ("parts", "whole"))
+        check_choice("data.captions.name", self.name, ("parts", "diverse", "whole"))
 
 
 def split_caption(text: str, min_characters: int = 3) -> list[str]:
@@ -55,6 +63,8 @@ def sample_texts(captions: Captions, config: CaptionsConfig, rng: Random) -> lis
     captions = select_sources(captions, config)
     if config.name == "whole":
         return [join_sentences(rng.choice(list(captions.values())))]
+    if config.name == "diverse":
+        return sample_diverse(captions, config.diverse, rng)
     return sample_parts(captions, config.parts, rng)
 
 
@@ -62,14 +72,18 @@ def evaluation_texts(captions: Captions, config: CaptionsConfig, source: str) ->
     """The texts of one caption for evaluation: deterministic parts, or the whole."""
     sentences = select_sources(captions, CaptionsConfig(sources=[source] if source else []))
     longest = max(sentences.values(), key=len)
-    if config.name == "whole":
+    if config.name != "parts":
         return [join_sentences(longest)]
     return evaluation_parts(longest, config.parts.num_parts, config.parts.max_sentences)
 
 
 def num_texts(config: CaptionsConfig) -> int:
     """K, texts an image in training."""
-    return 1 if config.name == "whole" else config.parts.num_parts + config.parts.num_free
+    if config.name == "whole":
+        return 1
+    if config.name == "diverse":
+        return config.diverse.num_texts
+    return config.parts.num_parts + config.parts.num_free
 
 
 def select_sources(captions: Captions, config: CaptionsConfig) -> dict[str, Sequence[str]]:
@@ -111,6 +125,29 @@ def sample_parts(captions: Captions, config: PartsConfig, rng: Random) -> list[s
     parts = random_partition(sentences, config.num_parts, config.max_sentences, rng)
     free = [_free_text(free_pool, config.max_sentences, rng) for _ in range(config.num_free)]
     return [join_sentences(part) for part in parts] + free
+
+
+def sample_diverse(captions: Captions, config: DiverseConfig, rng: Random) -> list[str]:
+    """FLAIR's training texts: each 1 to ``max_sentences`` sentences from all captions.
+
+    Half of those of several sentences are a run, which may lead from one caption into the next; as
+    published, the last sentence of all is never part of one. The others are drawn at random.
+    """
+    pool = [sentence for sentences in captions.values() for sentence in sentences]
+    texts = []
+    for _ in range(config.num_texts):
+        count = rng.randint(1, config.max_sentences)
+        if count == 1:
+            text = [rng.choice(pool)]
+        elif rng.random() < 0.5:
+            start = rng.randrange(len(pool) - count) if count < len(pool) else 0
+            text = pool[start : start + count]
+        elif count <= len(pool):
+            text = rng.sample(pool, count)
+        else:
+            text = [rng.choice(pool) for _ in range(count)]
+        texts.append(join_sentences(text))
+    return texts
 
 
 def _free_text(pool: Sequence[str], max_sentences: int, rng: Random) -> str:

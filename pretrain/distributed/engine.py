@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pretrain.ops.recompute import CHOICES as RECOMPUTE
 from recaption.common.config import check_choice
 
 
@@ -20,16 +19,12 @@ from recaption.common.config import check_choice
 class EngineConfig:
     zero_stage: int = 1  # what ZeRO shards: 0 nothing, 1 optimiser states, 2 gradients too
     precision: str = "fp32"  # of the encoders' products: fp32 or bf16; weights stay in fp32
-    # What the backward computes again instead of keeping it: none; elementwise (norms and
-    # activations: half of the memory for little time); blocks (all but their inputs).
-    recompute: str = "none"
     max_grad_norm: float = 0.0  # clip gradients to this norm; 0: do not clip
 
     def __post_init__(self) -> None:
         # Stage 3 must find the tensors that pass between modules, and ours pass in containers.
         check_choice("engine.zero_stage", self.zero_stage, (0, 1, 2))
         check_choice("engine.precision", self.precision, ("fp32", "bf16"))
-        check_choice("engine.recompute", self.recompute, RECOMPUTE)
 
 
 class Engine:

@@ -139,6 +139,7 @@ def collect(
         "data": describe_data(Path(config.data)),
         "code": describe_code(),
         "arguments": {name: asdict(config)[name] for name in ("num_samples", "source")},
+        "image_size": inference.config.model.image.size,
     }
 
 

@@ -48,7 +48,7 @@ def encode_sentences(
     reads it as a caption.
     """
     captions = inference.config.data.captions
-    if captions.name == "whole":
+    if captions.name != "parts":
         whole = encode_texts(inference, [[s] for s in sentences], batch_size).whole
         assert whole is not None
         return whole

@@ -6,7 +6,9 @@ The files are those of `configs/model/` and `configs/objective/`.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,6 +18,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.data.tokens import pack_tokens
 from pretrain.models.dual import DualEncoder
+from pretrain.models.image.hierarchical import HierarchicalEncoder
 from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective
 from recaption.common.config import load_config, print_json, run_command
@@ -34,8 +37,10 @@ class CountConfig:
 def count_parameters(model: DualEncoder, objective: nn.Module) -> dict[str, int]:
     """Parameters by part; `part_text` includes `token_embedding`."""
     projections = [module for name, module in model.named_children() if name.startswith("project_")]
+    superpixels = getattr(model.image, "superpixels", nn.Identity())
     counts = {
-        "image": num_parameters(model.image),
+        "image": num_parameters(model.image) - num_parameters(superpixels),
+        "superpixels": num_parameters(superpixels),
         "part_text": num_parameters(model.part_text),
         "token_embedding": num_parameters(model.part_text.token_embedding),
         "whole_text": 0 if model.whole_text is None else num_parameters(model.whole_text),
@@ -49,20 +54,28 @@ def count_parameters(model: DualEncoder, objective: nn.Module) -> dict[str, int]
 def forward_macs(
     model: DualEncoder, image_size: int, num_texts: int, length: int
 ) -> dict[str, int]:
-    """Multiply-accumulates of one image and its texts in the forward pass.
+    """Multiply-accumulates of one image and its texts in the forward pass, by part.
 
-    Products of matrices, convolutions and attention; superpixels are left out.
+    Products of matrices, convolutions and attention.
     """
     model = model.eval()
     image = torch.zeros(1, 3, image_size, image_size)
     texts = pack_tokens([[0] * length] * num_texts, num_texts)
     # Attention as products of matrices: the counter does not know the fused kernel of the CPU.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as flops:
-        model.encode_image(image)
-        image_flops = flops.get_total_flops()
-        model.encode_text(texts)
-        text_flops = flops.get_total_flops() - image_flops
-    return {"image": image_flops // 2, "text": text_flops // 2}
+    parts: dict[str, Callable[[], Any]] = {
+        "image": lambda: model.encode_image(image),
+        "text": lambda: model.encode_text(texts),
+    }
+    if isinstance(model.image, HierarchicalEncoder):
+        parts["superpixels"] = partial(model.image.superpixels, image)
+    macs = {}
+    for name, run in parts.items():
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), counter:
+            run()
+        macs[name] = counter.get_total_flops() // 2
+    macs["image"] -= macs.get("superpixels", 0)
+    return macs
 
 
 def num_parameters(module: nn.Module) -> int:

@@ -10,11 +10,12 @@ from torch.nn import functional as F
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective, bounded
-from pretrain.objectives.candidates import chosen_sigmoid_loss, own_and_drawn, owned
+from pretrain.objectives.candidates import own_and_drawn
 from pretrain.objectives.clip import symmetric_infonce
 from pretrain.objectives.contrastive import column_contrast, sigmoid_contrast, softmax_contrast
+from pretrain.objectives.part_losses import part_losses
 from pretrain.ops.attention_pooling import AttentionPooling
-from pretrain.ops.text_conditioned import all_cosines, chosen_cosines
+from pretrain.ops.text_conditioned import all_cosines, alone_relevance, chosen_cosines
 from recaption.common.config import check_choice
 
 
@@ -35,8 +36,8 @@ class CaftConfig:
     init_part_bias: float = -10.0  # sigmoid only
     init_whole_bias: float = -10.0  # sigmoid only
     alpha: float = 0.3  # share of the part score in the retrieval score
-    # images whose attention pooling is computed at once and recomputed for the gradients; 0: all
-    # at once, nothing recomputed
+    # Images whose attention pooling is computed at once, and again for the gradients; 0: all at
+    # once, and nothing again. The kernels of GPUs see to that by themselves.
     chunk_size: int = 0
 
     def __post_init__(self) -> None:
@@ -126,7 +127,6 @@ class CaftObjective(Objective):
         assert self.part_bias is not None
         batch, num_texts, _ = text.parts.shape
         own_whole = torch.eye(batch, dtype=torch.bool, device=drawn.device)
-        own_parts = own_whole.repeat_interleave(num_texts, dim=1)
         fine = F.normalize(image.fine_pooled, dim=1)
         coarse = F.normalize(image.pooled, dim=1)
         keys_values = self.attention_pooling.project_tokens(image.fine_tokens)
@@ -134,23 +134,21 @@ class CaftObjective(Objective):
         # Parts and whole of an image travel together, and with them which texts were drawn.
         texts = exchange.ring(torch.cat([text.parts, text.whole.unsqueeze(1)], dim=1))
         candidates = exchange.ring(own_and_drawn(drawn, num_texts))
-        for (source, chunk), (_, index) in zip(texts, candidates, strict=True):
+        for (source, chunk), (_, chosen) in zip(texts, candidates, strict=True):
             is_own = source == exchange.rank
-            parts, wholes = chunk[:, :-1].flatten(0, 1), chunk[:, -1]
-            local = local + chosen_sigmoid_loss(
+            losses = part_losses(
                 self.attention_pooling,
                 keys_values,
-                parts,
-                index,
-                owned(index, num_texts) if is_own else None,
+                fine,
+                chunk[:, :-1],
+                chosen,
                 self.part_scale,
                 self.part_bias,
+                is_own,
                 self.config.chunk_size,
             )
-            similarity = fine @ F.normalize(parts, dim=1).T
-            positive = own_parts if is_own else None
-            part = part + sigmoid_contrast(self._part_logits(similarity), positive)
-            similarity = coarse @ F.normalize(wholes, dim=1).T
+            local, part = local + losses.local, part + losses.whole
+            similarity = coarse @ F.normalize(chunk[:, -1], dim=1).T
             positive = own_whole if is_own else None
             whole = whole + sigmoid_contrast(self._whole_logits(similarity), positive)
         return {
@@ -227,15 +225,9 @@ class CaftObjective(Objective):
         return (1 - alpha) * whole + alpha * part.mean(dim=2)
 
     def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
-        """Softmax over the fine tokens of the part-local logit that each would give alone.
-
-        The attention weights themselves say where there is something to see rather than where the
-        thing named is: their peak hardly depends on the sentence (figures in docs/log.md).
-        """
+        """Softmax over the fine tokens of the part-local logit that each would give alone."""
         assert image.fine_tokens is not None
-        alone = F.normalize(self.attention_pooling.pool_alone(image.fine_tokens), dim=2)
-        cosine = F.normalize(queries, dim=2) @ alone.transpose(1, 2)
-        return torch.softmax(self.part_scale * cosine, dim=2)
+        return alone_relevance(self.attention_pooling, image.fine_tokens, queries, self.part_scale)
 
     def diagnostics(self) -> dict[str, float]:
         values = {"part_scale": self.part_scale.item(), "whole_scale": self.whole_scale.item()}

@@ -10,10 +10,10 @@ from torch.nn import functional as F
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective, bounded
-from pretrain.objectives.candidates import chosen_sigmoid_loss, own_and_drawn, owned
-from pretrain.objectives.contrastive import sigmoid_contrast
+from pretrain.objectives.candidates import own_and_drawn
+from pretrain.objectives.part_losses import part_losses
 from pretrain.ops.attention_pooling import AttentionPooling
-from pretrain.ops.text_conditioned import all_cosines
+from pretrain.ops.text_conditioned import all_cosines, alone_relevance
 
 
 @dataclass
@@ -23,20 +23,20 @@ class FlairConfig:
     init_scale: float = 1 / 0.07  # inverse temperature at the start
     max_scale: float = 100.0  # and at most
     init_bias: float = -10.0  # of the logits, at the start
-    global_weight: float = 1.0  # texts against the whole image; 0 leaves that term out
-    # images whose attention pooling is computed at once and recomputed for the gradients; 0: all
-    # at once, nothing recomputed
+    multi_positive: bool = True  # texts against the whole image too, as in the published recipe
+    # Images whose attention pooling is computed at once, and again for the gradients; 0: all at
+    # once, and nothing again. The kernels of GPUs see to that by themselves.
     chunk_size: int = 0
 
 
 class FlairObjective(Objective):
     """ "FLAIR: VLM with Fine-grained Language-informed Image Representations" (CVPR 2025).
 
-    The mean of two sigmoid terms, which share temperature and bias. Text-conditioned: an image
-    meets its own K texts and one random text of each other image, each compared with what attention
-    pooling, asked by that text, takes from the image's tokens; the sum is divided by B + K - 1.
-    Multi-positive: the image feature against all texts, divided by B K. Texts of other ranks come
-    round the ring as negatives, each chunk divided by the same numbers.
+    The mean of two sigmoid terms (or the first alone), which share temperature and bias.
+    Text-conditioned: an image meets its own K texts and one random text of each other image, each
+    compared with what attention pooling, asked by that text, takes from the image's tokens; the sum
+    is divided by B + K - 1. Multi-positive: the image feature against all texts, divided by B K.
+    Texts of other ranks come round the ring as negatives, each chunk divided by the same numbers.
 
     Args:
         config: starting values.
@@ -83,27 +83,22 @@ class FlairObjective(Objective):
         local = whole = pooled.new_zeros(())
         texts = exchange.ring(text.parts)
         candidates = exchange.ring(own_and_drawn(drawn, num_texts))
-        every = torch.arange(batch * num_texts, device=drawn.device).expand(batch, -1)
-        for (source, chunk), (_, index) in zip(texts, candidates, strict=True):
-            is_own = source == exchange.rank
-            parts = chunk.flatten(0, 1)
-            local = local + chosen_sigmoid_loss(
+        for (source, parts), (_, chosen) in zip(texts, candidates, strict=True):
+            losses = part_losses(
                 self.attention_pooling,
                 keys_values,
+                pooled,
                 parts,
-                index,
-                owned(index, num_texts) if is_own else None,
+                chosen,
                 self.scale,
                 self.bias,
+                source == exchange.rank,
                 self.config.chunk_size,
             )
-            cosines = pooled @ F.normalize(parts, dim=1).T
-            positive = owned(every, num_texts) if is_own else None
-            whole = whole + sigmoid_contrast(self._logits(cosines), positive)
-        local = local / (batch + num_texts - 1)
-        if self.config.global_weight == 0:
+            local, whole = local + losses.local, whole + losses.whole
+        local, whole = local / (batch + num_texts - 1), whole / (batch * num_texts)
+        if not self.config.multi_positive:
             return {"part_local": local}
-        whole = self.config.global_weight * whole / (batch * num_texts)
         return {"part_local": local / 2, "part_global": whole / 2}
 
     def score(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
@@ -117,12 +112,7 @@ class FlairObjective(Objective):
     def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         """Softmax over the tokens of the logit that each would give alone."""
         assert image.tokens is not None
-        alone = F.normalize(self.attention_pooling.pool_alone(image.tokens), dim=2)
-        cosine = F.normalize(queries, dim=2) @ alone.transpose(1, 2)
-        return torch.softmax(self.scale * cosine, dim=2)
+        return alone_relevance(self.attention_pooling, image.tokens, queries, self.scale)
 
     def diagnostics(self) -> dict[str, float]:
         return {"scale": self.scale.item(), "bias": self.bias.item()}
-
-    def _logits(self, cosine: Tensor) -> Tensor:
-        return self.scale * cosine + self.bias

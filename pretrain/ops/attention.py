@@ -98,6 +98,13 @@ def packed_end_attention(query: Tensor, key: Tensor, value: Tensor, packing: Pac
     return torch.cat(mixed)
 
 
+def has_variable_length_kernel(device: torch.device, head_width: int) -> bool:
+    """Whether torch's fused kernel for texts of any length works here, in half precision."""
+    if device.type != "cuda" or head_width % 8 or head_width > 256:
+        return False
+    return torch.cuda.get_device_capability(device) >= (8, 0)
+
+
 def _variable_length(
     query: Tensor,
     key: Tensor,

@@ -13,7 +13,7 @@ Checked in Triton's interpreter (TRITON_INTERPRET=1) against the eager way.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import triton
@@ -33,55 +33,69 @@ MAX_BUFFER = 64 * 2**20
 EPS = 1e-12
 
 
+class PoolingInputs(NamedTuple):
+    """What `pooling_sigmoid_loss` works on."""
+
+    queries: Tensor
+    """(T, D) projected texts."""
+    directions: Tensor
+    """(T, D) texts of length 1."""
+    keys: Tensor
+    """(B, heads, M + 1, D / heads) of the images' tokens, the zero key last."""
+    values: Tensor
+    """As the keys."""
+    weight: Tensor
+    """(D, D) of the output projection."""
+    bias: Tensor
+    """(D,) of the output projection."""
+    scale: Tensor
+    """(1,) of the logits."""
+    logit_bias: Tensor
+    """(1,)."""
+    chosen: Tensor
+    """(B, Q) int64: which texts each image meets."""
+    sign: Tensor
+    """(B, Q) float32 y: +1 for an image's own texts, else -1."""
+
+
+def pooling_sigmoid_loss(inputs: PoolingInputs) -> Tensor:
+    """() float32: sum over pairs of -log sigmoid(y (scale cos + bias)), with gradients."""
+    loss: Tensor = _PoolingLoss.apply(*inputs)
+    return loss
+
+
 class _PoolingLoss(torch.autograd.Function):
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any,
-        queries: Tensor,
-        directions: Tensor,
-        keys: Tensor,
-        values: Tensor,
-        weight: Tensor,
-        bias: Tensor,
-        scale: Tensor,
-        logit_bias: Tensor,
-        chosen: Tensor,
-        sign: Tensor,
-    ) -> Tensor:
-        given = (queries, directions, keys, values, weight, bias, scale, logit_bias, chosen, sign)
-        saved = queries, directions, keys, values, weight, bias, _, _, chosen, _ = tuple(
-            x.contiguous() for x in given
-        )
-        ctx.save_for_backward(*saved)
-        losses = torch.empty(chosen.shape, device=queries.device, dtype=torch.float32)
-        for images in _turns(chosen, queries.shape[1]):
-            pooled, _ = _pool(keys, values, weight, bias, queries, chosen, images)
-            _run_loss(pooled, saved, images, out=losses[images])
+    def forward(ctx: Any, *tensors: Tensor) -> Tensor:  # type: ignore[override]
+        given = PoolingInputs(*(tensor.contiguous() for tensor in tensors))
+        ctx.save_for_backward(*given)
+        losses = torch.empty(given.chosen.shape, device=given.queries.device)
+        for images in _turns(given):
+            _run_loss(given, images, _pool(given, images)[0], losses[images])
         return losses.sum()
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        saved = ctx.saved_tensors
-        queries, directions, keys, values, weight, bias, _, _, chosen, _ = saved
-        grad_queries, grad_directions, grad_weight, grad_bias = (
-            torch.zeros_like(x) for x in (queries, directions, weight, bias)
+        given = PoolingInputs(*ctx.saved_tensors)
+        grad_queries, grad_directions, grad_keys, grad_values, grad_weight, grad_bias = (
+            torch.zeros_like(tensor) for tensor in given[:6]
         )
-        grad_keys, grad_values = torch.empty_like(keys), torch.empty_like(values)
-        grad_logits, cosines = (torch.empty(chosen.shape, device=queries.device) for _ in range(2))
-        for images in _turns(chosen, queries.shape[1]):
-            pooled, mixed = _pool(keys, values, weight, bias, queries, chosen, images)
+        grad_logits, cosines = (torch.empty_like(given.sign) for _ in range(2))
+        for images in _turns(given):
+            pooled, mixed = _pool(given, images)
             grad_pairs = torch.empty_like(pooled)
             gradients = (grads[0].contiguous(), grad_pairs, grad_logits[images])
-            _run_loss(pooled, saved, images, cosines[images], gradients)
-            grad_pooled, index = pooled.flatten(0, 1), chosen[images].flatten()
+            _run_loss(given, images, pooled, cosines[images], gradients)
+            grad_pooled, index = pooled.flatten(0, 1), given.chosen[images].flatten()
             grad_directions.index_put_((index,), grad_pairs.flatten(0, 1), accumulate=True)
             grad_weight.addmm_(grad_pooled.T, mixed.flatten(0, 1))
             grad_bias += grad_pooled.sum(dim=0)
-            grad_mixed = torch.mm(grad_pooled, weight)
-            attend_backward[_per_head(keys[images])](
-                *(queries, chosen[images], keys[images], values[images], grad_mixed, grad_pairs),
+            keys, values = given.keys[images], given.values[images]
+            attend_backward[_per_head(keys)](
+                *(given.queries, given.chosen[images], keys, values),
+                *(torch.mm(grad_pooled, given.weight), grad_pairs),
                 *(grad_keys[images], grad_values[images]),
-                **_sizes(keys, chosen),
+                **_sizes(given),
             )
             grad_queries.index_put_((index,), grad_pairs.flatten(0, 1), accumulate=True)
         return (
@@ -90,71 +104,31 @@ class _PoolingLoss(torch.autograd.Function):
         )
 
 
-def pooling_sigmoid_loss(
-    queries: Tensor,
-    directions: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    scale: Tensor,
-    logit_bias: Tensor,
-    chosen: Tensor,
-    sign: Tensor,
-) -> Tensor:
-    """Sum over pairs of -log sigmoid(y (scale cos + bias)), with gradients.
-
-    Args:
-        queries: (T, D) projected texts.
-        directions: (T, D) texts of length 1.
-        keys, values: (B, heads, M, D / heads) of the images' tokens, without the zero key.
-        weight, bias: (D, D) and (D,) of the output projection.
-        scale, logit_bias: (1,) each.
-        chosen: (B, Q) int64: which texts each image meets.
-        sign: (B, Q) float32 y: +1 for an image's own texts, else -1.
-
-    Returns:
-        (), float32.
-    """
-    loss: Tensor = _PoolingLoss.apply(
-        queries, directions, keys, values, weight, bias, scale, logit_bias, chosen, sign
-    )
-    return loss
-
-
-def _pool(
-    keys: Tensor,
-    values: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    queries: Tensor,
-    chosen: Tensor,
-    images: slice,
-) -> tuple[Tensor, Tensor]:
+def _pool(given: PoolingInputs, images: slice) -> tuple[Tensor, Tensor]:
     """(n, Q, D) pooled features of some images, and what their heads mixed."""
-    index = chosen[images]
-    mixed = queries.new_empty(*index.shape, queries.shape[1])
-    num_blocks = triton.cdiv(index.shape[1], BLOCK_QUERIES)
-    attend[(*_per_head(keys[images]), num_blocks)](
-        queries, index, keys[images], values[images], mixed, **_sizes(keys, chosen)
+    chosen, keys, values = given.chosen[images], given.keys[images], given.values[images]
+    mixed = given.queries.new_empty(*chosen.shape, given.queries.shape[1])
+    num_blocks = triton.cdiv(chosen.shape[1], BLOCK_QUERIES)
+    attend[(*_per_head(keys), num_blocks)](
+        given.queries, chosen, keys, values, mixed, **_sizes(given)
     )
-    pooled = torch.addmm(bias, mixed.flatten(0, 1), weight.T)
+    pooled = torch.addmm(given.bias, mixed.flatten(0, 1), given.weight.T)
     return pooled.view_as(mixed), mixed
 
 
 def _run_loss(
-    pooled: Tensor,
-    saved: tuple[Tensor, ...],
+    given: PoolingInputs,
     images: slice,
+    pooled: Tensor,
     out: Tensor,
     gradients: tuple[Tensor, Tensor, Tensor] | None = None,
 ) -> None:
-    _, directions, _, _, _, _, scale, logit_bias, chosen, sign = saved
     grad_loss, grad_pairs, grad_logits = gradients or (out, out, out)  # unused in the forward
     num_pairs, width = pooled.shape[0] * pooled.shape[1], pooled.shape[2]
     pair_loss[(triton.cdiv(num_pairs, BLOCK_QUERIES),)](
-        *(pooled, directions, chosen[images], sign[images], scale, logit_bias, grad_loss),
-        *(out, grad_pairs, grad_logits, num_pairs, width, EPS),
+        *(pooled, given.directions, given.chosen[images], given.sign[images]),
+        *(given.scale, given.logit_bias, grad_loss, out, grad_pairs, grad_logits),
+        *(num_pairs, width, EPS),
         ROWS=BLOCK_QUERIES,
         COLUMNS=BLOCK_WIDTH,
         BACKWARD=gradients is not None,
@@ -165,10 +139,11 @@ def _per_head(keys: Tensor) -> tuple[int]:
     return (keys.shape[0] * keys.shape[1],)
 
 
-def _sizes(keys: Tensor, chosen: Tensor) -> dict[str, Any]:
-    _, heads, num_tokens, channels = keys.shape
+def _sizes(given: PoolingInputs) -> dict[str, Any]:
+    _, heads, num_rows, channels = given.keys.shape
+    num_tokens = num_rows - 1  # without the zero key, which the kernels know by themselves
     return {
-        "num_queries": chosen.shape[1],
+        "num_queries": given.chosen.shape[1],
         "num_tokens": num_tokens,
         "temperature": channels**-0.5,
         "HEADS": heads,
@@ -179,8 +154,9 @@ def _sizes(keys: Tensor, chosen: Tensor) -> dict[str, Any]:
     }
 
 
-def _turns(chosen: Tensor, width: int) -> Iterator[slice]:
+def _turns(given: PoolingInputs) -> Iterator[slice]:
     """Images whose pairs fit into a buffer, turn by turn."""
-    at_once = max(1, MAX_BUFFER // (chosen.shape[1] * width))
-    for start in range(0, len(chosen), at_once):
+    num_images, num_queries = given.chosen.shape
+    at_once = max(1, MAX_BUFFER // (num_queries * given.queries.shape[1]))
+    for start in range(0, num_images, at_once):
         yield slice(start, start + at_once)

@@ -30,7 +30,7 @@ def attend(
     here = is_row[:, None] & is_channel[None, :]
     place = text[:, None] * (HEADS * CHANNELS) + head * CHANNELS + channel[None, :]
     query = tl.load(queries + place, mask=here, other=0.0) * temperature
-    of_image = (image.to(tl.int64) * HEADS + head) * num_tokens
+    of_image = (image.to(tl.int64) * HEADS + head) * (num_tokens + 1)  # the zero key is the last
     place = (of_image + token)[:, None] * CHANNELS + channel[None, :]
     there = is_token[:, None] & is_channel[None, :]
     key = tl.load(keys + place, mask=there, other=0.0)
@@ -51,7 +51,7 @@ def attend_backward(
     image, head = tl.program_id(0) // HEADS, tl.program_id(0) % HEADS
     token, channel = tl.arange(0, TOKENS), tl.arange(0, PADDED)
     is_token, is_channel = token < num_tokens, channel < CHANNELS
-    of_image = (image.to(tl.int64) * HEADS + head) * num_tokens
+    of_image = (image.to(tl.int64) * HEADS + head) * (num_tokens + 1)  # the zero key is the last
     token_place = (of_image + token)[:, None] * CHANNELS + channel[None, :]
     there = is_token[:, None] & is_channel[None, :]
     key = tl.load(keys + token_place, mask=there, other=0.0)

@@ -1,34 +1,44 @@
 """Means of features over segments, and what to put where a segment is empty."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 
-def segment_mean(features: Tensor, labels: Tensor, num_segments: int) -> tuple[Tensor, Tensor]:
-    """Mean of the features that carry the same label, per image.
+def segment_means(
+    features: Sequence[Tensor], labels: Tensor, num_segments: int
+) -> tuple[list[Tensor], Tensor]:
+    """Means of the features that carry the same label, per image.
 
     Deterministic on every device: on a GPU, where adding rows by index is not, it is a product
     with the one-hot labels.
 
     Args:
-        features: (B, N, C).
+        features: any number of (B, N, C), C as it comes.
         labels: (B, N) int64, below `num_segments`.
         num_segments: number of segments S.
 
     Returns:
-        (B, S, C) means, zero for empty segments; (B, S) bool, True for empty segments.
+        (B, S, C) means of each, zero for empty segments; (B, S) bool, True for empty segments.
     """
-    batch, _, channels = features.shape
+    batch = len(labels)
     index = _flat_index(labels, num_segments)
-    counts = torch.bincount(index, minlength=batch * num_segments).view(batch, num_segments)
-    if features.is_cuda:
-        members = F.one_hot(labels, num_segments).transpose(1, 2).to(features.dtype)  # (B, S, N)
-        sums = members @ features
+    if labels.is_cuda:
+        members = labels.unsqueeze(1) == torch.arange(num_segments, device=labels.device).view(
+            -1, 1
+        )
+        counts = members.sum(dim=2)
+        sums = [members.to(x.dtype) @ x for x in features]
     else:
-        sums = features.new_zeros(batch * num_segments, channels)
-        sums = sums.index_add(0, index, features.flatten(0, 1)).view(batch, num_segments, channels)
-    return sums / counts.clamp(min=1).unsqueeze(2), counts == 0
+        counts = torch.bincount(index, minlength=batch * num_segments).view(batch, num_segments)
+        zeros = (x.new_zeros(batch * num_segments, x.shape[2]) for x in features)
+        sums = [
+            zero.index_add(0, index, x.flatten(0, 1)).view(batch, num_segments, -1)
+            for zero, x in zip(zeros, features, strict=True)
+        ]
+    weights = counts.clamp(min=1).unsqueeze(2)
+    return [x / weights for x in sums], counts == 0
 
 
 @torch.no_grad()

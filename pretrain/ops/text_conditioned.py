@@ -73,6 +73,26 @@ def all_cosines(
     return torch.cat(rows)
 
 
+def alone_relevance(
+    pooling: AttentionPooling, tokens: Tensor, queries: Tensor, scale: Tensor
+) -> Tensor:
+    """Softmax over the tokens of the scaled cosine that each would give alone.
+
+    The attention weights themselves say where there is something to see rather than where the
+    thing named is: their peak hardly depends on the sentence (figures in docs/log.md).
+
+    Args:
+        tokens: (B, M, D) of the images.
+        queries: (B, Q, D) texts.
+
+    Returns:
+        (B, Q, M).
+    """
+    alone = F.normalize(pooling.pool_alone(tokens), dim=2)
+    cosine = F.normalize(queries, dim=2) @ alone.transpose(1, 2)
+    return torch.softmax(scale * cosine, dim=2)
+
+
 def _cosines(
     pooling: AttentionPooling, image: KeysValues, queries: Tensor, directions: Tensor
 ) -> Tensor:

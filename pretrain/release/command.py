@@ -132,7 +132,7 @@ def _write(run: Path, inference: InferenceModel, folder: Path, name: str) -> str
     config = inference.config
     (folder / RELEASE_CONFIG).write_text(json.dumps(to_dict(_named(config)), indent=2) + "\n")
     inference.tokenizer.save(folder / RELEASE_TOKENIZER)
-    evaluation, note = _matching_evaluation(run, weights)
+    evaluation, note = _matching_evaluation(run, config, weights)
     if evaluation:
         (folder / RESULT).write_text(json.dumps(evaluation, indent=2) + "\n")
     state = source / "state.json"
@@ -160,8 +160,10 @@ def _named(config: PretrainConfig) -> PretrainConfig:
     return named
 
 
-def _matching_evaluation(run: Path, weights: dict[str, Any]) -> tuple[dict[str, Any] | None, str]:
-    """The run's evaluation if it is one of these very weights; else None and why."""
+def _matching_evaluation(
+    run: Path, config: PretrainConfig, weights: dict[str, Any]
+) -> tuple[dict[str, Any] | None, str]:
+    """The run's evaluation if it is one of these very weights, as trained; else None and why."""
     path = run / RESULT
     if not path.is_file():
         return None, "the run has not been evaluated"
@@ -169,4 +171,7 @@ def _matching_evaluation(run: Path, weights: dict[str, Any]) -> tuple[dict[str, 
     if evaluation["checkpoint"]["sha256"] != weights["sha256"]:
         other = evaluation["checkpoint"]["folder"]
         return None, f"the run was evaluated at another checkpoint ({other})"
+    size = config.model.image.size
+    if evaluation["image_size"] != size:
+        return None, f"the run was evaluated on images of {evaluation['image_size']} px, not {size}"
     return evaluation, ""

@@ -2,7 +2,8 @@
 
 It reads the parameters of our modules and computes the same numbers without any of the shortcuts:
 texts padded to the context length, the query of a text projected again for every image that meets
-it, sampling step by step over whole tokens, convolutions in the default memory layout.
+it, sampling step by step over whole tokens, convolutions in the default memory layout. Superpixels
+are ours here too.
 """
 
 import torch

@@ -11,7 +11,7 @@ from pretrain.models.image.positions import sincos_positions
 from pretrain.models.image.stem import ConvStem, StemConfig
 from pretrain.models.image.superpixels import SuperpixelConfig, build_superpixels
 from pretrain.ops.graph_pooling import GraphPooling
-from pretrain.ops.segment_mean import nearest_live, segment_centroids, segment_mean
+from pretrain.ops.segment_mean import nearest_live, segment_centroids, segment_means
 from recaption.common.config import ConfigError, check_choice
 
 NORM_EPS = 1e-6
@@ -74,10 +74,9 @@ class HierarchicalEncoder(nn.Module):
         super().__init__()
         cell_size = config.superpixels.cell_size
         for name, side in (("superpixels.cell_size", cell_size), ("stem", config.stem.stride)):
-            if image_size % side:
-                raise ConfigError(
-                    f"image size {image_size} is not a multiple of {name} ({side} px)"
-                )
+            for size in (image_size, config.position_size):
+                if size % side:
+                    raise ConfigError(f"image size {size} is not a multiple of {name} ({side} px)")
         self.width = config.width
         self.stride = config.stem.stride
         self.pool = config.pool
@@ -154,6 +153,9 @@ class HierarchicalEncoder(nn.Module):
             pooled, fine_pooled = coarse[:, 0], fine[:, 0]
         return ImageFeatures(pooled, tokens, fine_pooled, fine_tokens, hierarchy)
 
+    def fit_positions(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Positions are computed, `position_size` says for what: there is nothing to do."""
+
     def segment_tokens(self, features: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """One token a superpixel: the mean of stem feature and position over its stem cells.
 
@@ -170,9 +172,10 @@ class HierarchicalEncoder(nn.Module):
             (B, S, C) tokens; (B, S) bool, True for superpixels without a stem cell.
         """
         of_cells = labels[:, :: self.stride, :: self.stride].flatten(1)
-        means, dead = segment_mean(features.flatten(1, 2), of_cells, self.num_superpixels)
         positions = self.positions.expand(len(features), -1, -1)
-        places, _ = segment_mean(positions, of_cells, self.num_superpixels)
+        (means, places), dead = segment_means(
+            (features.flatten(1, 2), positions), of_cells, self.num_superpixels
+        )
         tokens = self.stem.project(means) + places
         source = nearest_live(segment_centroids(labels, self.num_superpixels), dead)
         return tokens.gather(1, source.unsqueeze(2).expand_as(tokens)), dead

@@ -73,11 +73,12 @@ class VisionTransformer(nn.Module):
         with torch.no_grad():
             self.positions[:, -(side**2) :] = sincos_positions(side, config.width)
 
-    def fit_positions(self, positions: Tensor) -> Tensor:
-        """Learned positions of an image of another size, interpolated for this one."""
+    def fit_positions(self, state: dict[str, Tensor], prefix: str) -> None:
+        """Interpolates the learned positions of a state dict, made for images of another size."""
         num_leading = int(self.cls is not None)
         side = round((self.positions.shape[1] - num_leading) ** 0.5)
-        return resize_learned(positions, side, num_leading)
+        key = f"{prefix}positions"
+        state[key] = resize_learned(state[key], side, num_leading)
 
     def forward(self, images: Tensor, with_hierarchy: bool = False) -> ImageFeatures:
         """(B, 3, H, W) normalised images -> features of the encoder's own width.

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.models.blocks import Block, init_text_weights
+from pretrain.ops.attention import has_variable_length_kernel
 from pretrain.ops.packing import Packing, pack_as_they_come, pack_by_length
 from recaption.common.config import ConfigError
 
@@ -54,7 +55,8 @@ class PartTextEncoder(nn.Module):
             (R, width) features at the end tokens, after the final LayerNorm.
 
         Raises:
-            ConfigError: a text is longer than the context.
+            ConfigError: a text is longer than the context (not told on the way of the fused kernel,
+                which asks nothing of the device; `Tokenizer` cuts texts).
         """
         packing = self._pack(tokens, offsets)
         x = self.token_embedding(packing.arrange(tokens))
@@ -66,9 +68,12 @@ class PartTextEncoder(nn.Module):
         return packing.restore(self.norm(last.at_ends(x, packing)))
 
     def _pack(self, tokens: Tensor, offsets: Tensor) -> Packing:
-        device = tokens.device.type
-        is_half = torch.is_autocast_enabled(device) or self.positions.dtype != torch.float32
-        if device == "cuda" and is_half:
+        device = tokens.device
+        is_half = torch.is_autocast_enabled(device.type) or self.positions.dtype != torch.float32
+        first = self.blocks[0]
+        assert isinstance(first, Block)
+        head_width = self.width // first.attention.num_heads
+        if is_half and has_variable_length_kernel(device, head_width):
             return pack_as_they_come(offsets, len(tokens), self.context_length)
         packing = pack_by_length(offsets)
         if packing.max_length > self.context_length:

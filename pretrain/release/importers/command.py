@@ -1,21 +1,24 @@
 """The command: a published checkpoint becomes a run that can be evaluated and released."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from safetensors.torch import save_file
-from torch import nn
+from torch import Tensor, nn
 
 from pretrain.checkpoint import COMPLETE, CONFIG, WEIGHTS, checkpoint_folder
 from pretrain.config import PretrainConfig
 from pretrain.data.captions import CaptionsConfig
 from pretrain.data.config import DataConfig
+from pretrain.models.dual import DualEncoder
 from pretrain.models.published_weights import read_state_dict
 from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective
 from pretrain.release.importers.caft import caft_computed, caft_keys
 from pretrain.release.importers.flair import flair_keys
-from pretrain.release.importers.keys import import_state
+from pretrain.release.importers.keys import Key, import_state
 from recaption.common.config import (
     UserError,
     check_choice,
@@ -30,7 +33,20 @@ Writes the run folder RUN with one checkpoint, which `evaluate` and `release` ta
 
   configs/model/caft_b_published.yaml   method=caft, the base size of the CAFT authors
   configs/model/flair_b.yaml            method=flair"""
-METHODS = ("caft", "flair")
+
+
+class Method(NamedTuple):
+    """How a method's checkpoints are read."""
+
+    keys: Callable[[DualEncoder], Iterable[Key]]
+    computed: Callable[[DualEncoder], dict[str, Tensor]]
+    captions: str  # how captions are read in evaluation
+
+
+METHODS = {
+    "caft": Method(caft_keys, caft_computed, "parts"),
+    "flair": Method(flair_keys, lambda _: {}, "diverse"),
+}
 
 
 @dataclass
@@ -66,16 +82,13 @@ def import_checkpoint(config: ImportConfig) -> int:
     model = build_model(config.model)
     objective = build_objective(ObjectiveConfig(config.method), config.model.embed_dim)
     pair = nn.ModuleDict({"model": model, "objective": objective})
-    keys = caft_keys(model) if config.method == "caft" else flair_keys(model)
-    computed = caft_computed(model) if config.method == "caft" else {}
-    state = import_state(published, keys, computed, pair.state_dict())
-
-    captions = CaptionsConfig("parts" if config.method == "caft" else "whole")
+    method = METHODS[config.method]
+    state = import_state(published, method.keys(model), method.computed(model), pair.state_dict())
     run = PretrainConfig(
         run=str(output),
         model=config.model,
         objective=ObjectiveConfig(config.method),
-        data=DataConfig(train="unknown", captions=captions),
+        data=DataConfig(train="unknown", captions=CaptionsConfig(method.captions)),
     )
     folder = checkpoint_folder(output, 0)
     folder.mkdir(parents=True)

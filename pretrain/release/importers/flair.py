@@ -21,6 +21,8 @@ def flair_keys(model: DualEncoder) -> Iterator[Key]:
         raise ConfigError("FLAIR wants model.image.name=vit with pool=cls")
     if encoder.patches.bias is not None or isinstance(encoder.pre_norm, nn.Identity):
         raise ConfigError("FLAIR wants model.image.vit.pre_norm=true and patch_bias=false")
+    if model.whole_text is not None:
+        raise ConfigError("FLAIR wants model.text.name=plain")
     for published, own in (("logit_scale", "log_scale"), ("logit_bias", "bias")):
         yield Key(published, (f"objective.{own}",), shape=())
     yield from attention_pooling_keys("visual_proj.", "objective.attention_pooling.")

@@ -98,6 +98,9 @@ def import_state(
         if stored.shape != tensor.shape or not torch.allclose(stored.float(), tensor, atol=1e-5):
             raise UserError(f"{name} is not what the configured model computes")
     imported = rename(published, keys)
+    missing = sorted(expected.keys() - imported.keys())
+    if missing:
+        raise UserError(f"the published model has nothing for {missing[0]} of the configured one")
     shapes = {name: key.shape for key in keys for name in key.own}
     for name, tensor in imported.items():
         wanted = expected[name].shape

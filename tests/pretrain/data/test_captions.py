@@ -95,8 +95,8 @@ def test_an_image_without_sentences_is_an_error() -> None:
         sample_texts({"raw": []}, CaptionsConfig(), Random(0))
 
 
-def golden() -> dict:
-    path = SHARED / "golden" / "caft" / "captions.json"
+def golden(name: str = "caft/captions.json") -> dict:
+    path = SHARED / "golden" / name
     if not path.exists():
         pytest.skip(f"no published samples at {path}")
     return json.loads(path.read_text())
@@ -119,3 +119,27 @@ def test_evaluation_tokens_equal_the_published_ones() -> None:
         parts = evaluation_parts(split_caption(row["caption"], min_characters=1))
         for part, ids in zip(parts, expected.tolist(), strict=True):
             assert tokenizer.encode(part) == ids[: ids.index(49407) + 1]
+
+
+def test_training_texts_equal_the_published_ones() -> None:
+    rows = golden()["train_samples"]
+    assert rows
+    for row in rows:
+        for sample in row["samples"]:
+            rng = Random(sample["python_random_seed"])
+            captions = {name.removesuffix("_caption"): s for name, s in row["input"].items()}
+            assert sample_texts(captions, CaptionsConfig(), rng) == sample["texts"]
+
+
+def test_diverse_texts_equal_the_published_ones() -> None:
+    samples = golden("flair/sampling_diverse.json")["samples"]
+    inputs = {s["input"]: s["input_dict"] for s in samples if "input_dict" in s}
+    drawn = [sample for sample in samples if "output" in sample]
+    assert len(drawn) == 12
+    for sample in drawn:
+        rng, config = Random(sample["python_random_seed"]), CaptionsConfig("diverse")
+        assert sample_texts(inputs[sample["input"]], config, rng) == sample["output"]
+
+
+def test_diverse_texts_in_evaluation_are_the_whole_caption() -> None:
+    assert evaluation_texts({"long": LONG}, CaptionsConfig("diverse"), "") == [". ".join(LONG)]

@@ -1,12 +1,13 @@
 import pytest
 import torch
+from torch import nn
 
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.flair import FlairConfig, FlairObjective
 from pretrain.release.importers.flair import flair_keys
 from pretrain.release.importers.keys import attention_pooling_keys, import_state, rename
-from tests.pretrain.published import FLAIR, build_pair, packed, published_draw
+from tests.pretrain.published import FLAIR, build_pair, packed, published_draw, some
 
 POOLING = list(attention_pooling_keys("visual_proj.", "attention_pooling."))
 
@@ -15,8 +16,8 @@ POOLING = list(attention_pooling_keys("visual_proj.", "attention_pooling."))
 @pytest.mark.parametrize("case", ["loss_tcs", "loss_tcs_mps"])
 def test_equals_published_loss(case, chunk_size, golden, assert_gradients):
     reference = golden(f"flair/{case}")
-    weight = 1.0 if reference.hyper["added_mps_loss"] else 0.0
-    config = FlairConfig(global_weight=weight, chunk_size=chunk_size)
+    multi_positive = reference.hyper["added_mps_loss"]
+    config = FlairConfig(multi_positive=multi_positive, chunk_size=chunk_size)
     objective = FlairObjective(config, reference.hyper["D"])
     objective.load_state_dict(rename(reference.group("param."), POOLING), strict=False)
     with torch.no_grad():
@@ -37,7 +38,7 @@ def test_equals_published_loss(case, chunk_size, golden, assert_gradients):
     loss.backward()
     for leaf, name in ((tokens, "image_tokens"), (texts, "text_features")):
         torch.testing.assert_close(leaf.grad, reference[f"grad.{name}"], rtol=1e-3, atol=1e-5)
-    if weight:
+    if multi_positive:
         expected = reference["grad.image_features"]
         torch.testing.assert_close(pooled.grad, expected, rtol=1e-3, atol=1e-5)
     scale = reference["grad.logit_scale"] * reference["in.logit_scale"]
@@ -49,7 +50,7 @@ def test_equals_published_loss(case, chunk_size, golden, assert_gradients):
     assert_gradients(objective, gradients)
 
 
-def test_equals_published_model(golden):
+def test_equals_published_model(golden, assert_gradients):
     """Official state dict in; features, loss, logits and evaluation score out."""
     reference = golden("flair/model_tiny")
     pair = build_pair(FLAIR, "flair").eval()
@@ -79,7 +80,18 @@ def test_equals_published_model(golden):
     # One caption of one text each, where training had eight texts an image.
     alone = TextFeatures(parts=text.parts.flatten(0, 1).unsqueeze(1))
     score = objective.score(image, alone)
-    torch.testing.assert_close(score, reference["out.eval_score"], rtol=1e-4, atol=1e-4)
+    texts = nn.functional.normalize(alone.parts.squeeze(1), dim=1)
+    as_clip = objective.scale * nn.functional.normalize(image.pooled, dim=1) @ texts.T
+    for name, logits in (
+        ("eval_score", score),
+        ("get_logits_image", score + objective.bias),
+        ("get_logits_as_clip_image", as_clip),
+    ):
+        torch.testing.assert_close(logits, reference[f"out.{name}"], rtol=1e-4, atol=1e-5)
+    loss.backward()
+    gradients = some(reference.group("grad.param."), flair_keys(model))
+    assert gradients
+    assert_gradients(pair, gradients)
 
 
 def test_draws_come_from_the_generator():

@@ -8,9 +8,10 @@ import torch
 
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
-from pretrain.objectives import candidates
+from pretrain.objectives import part_losses
 from pretrain.objectives.caft import CaftConfig, CaftObjective
-from pretrain.objectives.candidates import chosen_sigmoid_loss, own_and_drawn, owned
+from pretrain.objectives.candidates import own_and_drawn, owned
+from pretrain.objectives.part_losses import chosen_sigmoid_loss
 from pretrain.ops import fused_pooling
 from pretrain.ops.attention_pooling import AttentionPooling
 from pretrain.release.importers.keys import attention_pooling_keys, rename
@@ -20,7 +21,7 @@ from tests.pretrain.published import published_draw
 @pytest.fixture
 def kernels(monkeypatch):
     """The module, with its kernels taken on the CPU too."""
-    monkeypatch.setattr(candidates, "uses_fused_kernels", lambda x: True)
+    monkeypatch.setattr(part_losses, "fits_fused_kernels", lambda image: True)
     return fused_pooling
 
 
@@ -51,7 +52,7 @@ def test_equals_the_eager_way(
 
     fused, fused_gradients = loss_and_gradients()
     assert type(fused.grad_fn).__name__ == "_PoolingLossBackward"
-    monkeypatch.setattr(candidates, "uses_fused_kernels", lambda x: False)
+    monkeypatch.setattr(part_losses, "fits_fused_kernels", lambda image: False)
     eager, gradients = loss_and_gradients()
     torch.testing.assert_close(fused, eager, rtol=1e-5, atol=1e-5)
     for own, expected in zip(fused_gradients, gradients, strict=True):
