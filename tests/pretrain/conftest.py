@@ -1,7 +1,7 @@
 """Reference tensors, computed by the methods' published code."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from pretrain.distributed.ranks import Ranks, joined_ranks
 from tests.places import SHARED
 
 GOLDEN = SHARED / "golden"
@@ -65,3 +66,16 @@ def assert_gradients() -> Callable[[nn.Module, dict[str, Tensor]], None]:
             )
 
     return check
+
+
+@pytest.fixture
+def one_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
+    """This process as the only rank of a group."""
+    monkeypatch.setenv("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
+    for name in ("RANK", "LOCAL_RANK", "MASTER_PORT"):
+        monkeypatch.setenv(name, "0")
+    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    with joined_ranks() as ranks:
+        yield ranks

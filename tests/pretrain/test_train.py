@@ -10,11 +10,18 @@ from pathlib import Path
 import psutil
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
+import pretrain.train as training
+from pretrain.config import PretrainConfig
+from pretrain.distributed.ranks import Ranks
 from pretrain.inference import load_for_inference
 from pretrain.metrics import read_metrics
-from recaption.common.config import UserError
+from pretrain.models.dual import DualEncoder
+from pretrain.models.image.superpixels import SpixelFcn
+from pretrain.models.registry import ModelConfig, build_model
+from pretrain.ops.recompute import Recomputing
+from recaption.common.config import UserError, load_config
 from tests.pretrain.pickles import Touch
 from tests.pretrain.trainruns import TINY, start_training, train, write_training_shards
 
@@ -141,6 +148,57 @@ def test_bfloat16_is_close_to_float32(config: Path, whole_run: Path, tmp_path: P
     assert losses == pytest.approx(expected, rel=2e-2)
     assert losses != expected
     assert torch.bfloat16 not in {tensor.dtype for tensor in weights(tmp_path, 8).values()}
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_frozen_superpixel_network_stays_as_it_was_published(
+    config: Path, stage: int, tmp_path: Path
+) -> None:
+    """Its weights come from a file at the start, and from the checkpoint ever after."""
+    torch.manual_seed(0)
+    network, file = SpixelFcn(), tmp_path / "network.safetensors"
+    save_file(network.state_dict(), file)
+    superpixels = "model.image.hierarchical.superpixels"
+    command = [
+        *(config, f"run={tmp_path / 'run'}", f"engine.zero_stage={stage}", "model.image.size=64"),
+        *(f"{superpixels}.name=spixelfcn", f"{superpixels}.cell_size=16", "train.num_steps=4"),
+    ]
+    process = start_training(*command)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 2
+    assert f"give {superpixels}.spixelfcn.weights=FILE" in output.splitlines()[-1]
+
+    train(*command, f"{superpixels}.spixelfcn.weights={file}", num_ranks=2)
+    prefix = "model.image.superpixels."
+    expected, trained = network.state_dict(), weights(tmp_path / "run", 4)
+    assert {n.removeprefix(prefix) for n in trained if n.startswith(prefix)} == expected.keys()
+    for name, tensor in expected.items():
+        assert torch.equal(trained[prefix + name], tensor), name
+
+    (tmp_path / "run" / "checkpoints" / "step-00000004" / "COMPLETE").unlink()
+    file.unlink()
+    elsewhere = f"{superpixels}.spixelfcn.weights=elsewhere"
+    assert "resumed after step 3" in train(*command, elsewhere, num_ranks=2)
+    for name, tensor in weights(tmp_path / "run", 4).items():
+        assert torch.equal(trained[name], tensor), name
+
+
+def test_what_is_to_be_computed_again_is_told_to_the_model(
+    config: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    models = []
+
+    def build(model: ModelConfig) -> DualEncoder:
+        models.append(build_model(model))
+        return models[-1]
+
+    monkeypatch.setattr(training, "build_model", build)
+    options = [str(config), f"run={tmp_path}", "train.num_steps=3", "data.num_workers=0"]
+    chosen = load_config(PretrainConfig, [*options, "train.recompute=blocks"])
+    training.train(chosen, one_rank)
+    parts = [part for part in models[0].modules() if isinstance(part, Recomputing)]
+    assert len(parts) == 3 + 2 + 1 + 1  # blocks of three stages, poolings, texts
+    assert {part.recompute for part in parts} == {"blocks"}
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(config: Path, tmp_path: Path) -> None:

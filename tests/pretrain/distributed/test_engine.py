@@ -7,19 +7,6 @@ import torch
 from torch import nn
 
 from pretrain.distributed.engine import Engine, EngineConfig
-from pretrain.distributed.ranks import joined_ranks
-
-
-@pytest.fixture
-def one_rank(monkeypatch):
-    monkeypatch.setenv("DS_ACCELERATOR", "cuda" if torch.cuda.is_available() else "cpu")
-    for name in ("RANK", "LOCAL_RANK", "MASTER_PORT"):
-        monkeypatch.setenv(name, "0")
-    for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE"):
-        monkeypatch.setenv(name, "1")
-    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
-    with joined_ranks() as ranks:
-        yield ranks
 
 
 def test_a_bad_gradient_is_left_out_and_counted_in_every_zero_stage(one_rank, tmp_path):

@@ -7,6 +7,7 @@ from safetensors.torch import load_file
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.registry import ObjectiveConfig, build_objective
+from pretrain.release.importers.caft import NUMBERS
 from pretrain.release.importers.keys import attention_pooling_keys, rename
 from tests.places import SHARED
 from tests.pretrain.distributed.processes import launch, run_rank
@@ -47,12 +48,7 @@ TERMS = {"part_local": "ftcs_loss", "part_global": "fmps_loss", "whole": "cmps_l
 def scalars_of(method):
     """Stored name of each temperature and bias, and ours."""
     if method == "caft":
-        return {
-            "logit_scale": "part_log_scale",
-            "logit_bias": "part_bias",
-            "logit_scale_coarse": "whole_log_scale",
-            "logit_bias_coarse": "whole_bias",
-        }
+        return NUMBERS
     both = {"logit_scale": "log_scale", "logit_bias": "bias"}
     return both if method != "clip" else {"logit_scale": "log_scale"}
 
@@ -140,7 +136,20 @@ def test_equals_published_ranks(world_size, case, golden, ranks):
         expected = sum(reference[f"rank{rank}.grad.{key}"] for rank in range(world_size))
         expected = expected * reference[f"in.{key}"] if "scale" in key else expected
         own = sum(result["parameters"][name] for result in results)
-        torch.testing.assert_close(own[0], expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(own[0], expected, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("with_gradient", [0, 1])
+def test_the_mean_of_the_ranks_is_the_loss_of_the_whole_batch(with_gradient, golden, ranks):
+    """The published loss without `local_loss`: every rank computes that of all samples."""
+    reference = golden(f"clip/loss_2rank_local0_grad{with_gradient}")
+    results = [result["clip/loss_2rank_local1_grad1"] for result in ranks(2)]
+    mean = sum(sum(result["terms"].values()) for result in results) / 2
+    for rank in range(2):
+        same = golden("clip/loss_2rank_local1_grad1")[f"rank{rank}.in.image_features"]
+        assert torch.equal(reference[f"rank{rank}.in.image_features"], same)
+        expected = reference[f"rank{rank}.out.loss"]
+        torch.testing.assert_close(mean, expected, rtol=1e-5, atol=1e-5)
 
 
 if __name__ == "__main__":

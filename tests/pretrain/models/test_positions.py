@@ -1,8 +1,11 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
 import pretrain
 from pretrain.inference import load_for_inference
+from pretrain.models.image.hierarchical import HierarchicalEncoder
 from pretrain.models.image.positions import resize_learned, sincos_positions
 from recaption.common.config import ConfigError
 from tests.pretrain.trainruns import TINY
@@ -44,3 +47,23 @@ def test_a_model_sees_images_of_another_size(config, tmp_path):
     smaller = trained.model.encode_image(torch.nn.functional.avg_pool2d(image, 2))
     assert larger.pooled.shape == smaller.pooled.shape
     assert larger.pooled.isfinite().all()
+    before, after = trained.model.image, model.inference.model.image
+    if config == TINY:
+        side = size // before.stride
+        assert torch.equal(before.positions, sincos_positions(side, before.width))
+        expected = sincos_positions(2 * side, before.width, table_side=side)
+        assert torch.equal(after.positions, expected)
+    else:
+        assert torch.equal(after.positions, resize_learned(before.positions, 8, num_leading=1))
+        assert torch.equal(after.cls, before.cls)
+
+
+def test_an_image_size_must_divide_into_cells(tmp_path):
+    run = write_run(tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"image size 60 is not a multiple of superpixels\.cell_size"
+    ):
+        pretrain.load(run, image_size=60)
+    encoder = load_for_inference(run).config.model.image.hierarchical
+    with pytest.raises(ConfigError, match="image size 30 is not a multiple"):
+        HierarchicalEncoder(replace(encoder, position_size=30), 32)

@@ -6,6 +6,7 @@ from torch import nn
 
 import pretrain.ops.graph_pooling
 from pretrain.distributed.exchange import Exchange
+from pretrain.evaluate.scores import with_alpha
 from pretrain.models.image.hierarchical import HierarchicalConfig, HierarchicalEncoder
 from pretrain.models.image.stem import StemConfig
 from pretrain.models.image.superpixels import SpixelFcn, hard_labels
@@ -163,6 +164,8 @@ def test_image_encoder(size, golden, assert_gradients, monkeypatch):
         )
 
     close("mid.stage0_tokens", outputs["into0"][:, 1:])
+    _, dead = encoder.segment_tokens(encoder.stem(image), labels)
+    assert torch.equal(dead, reference["mid.pad_mask"])
     for level in (1, 2, 3):
         close(f"mid.block{level}", outputs[f"block{level}"])
         assert torch.equal(picks[level - 1], reference[f"out.sampled_inds{level}"])
@@ -201,7 +204,7 @@ def test_whole_model(case, golden, assert_gradients):
             if isinstance(module, nn.Dropout):
                 module.p = 0.0
     images = reference["in.image"].float()
-    model.image.superpixels(images)
+    model.image.superpixels(images)  # would move statistics that are not frozen
     # Some pixels are within rounding of two superpixels; the stored labels leave no doubt.
     labels = reference["mid.labels_full"].long()
     image = model.project_image_features(model.image(images, labels=labels))
@@ -239,3 +242,30 @@ def test_whole_model(case, golden, assert_gradients):
     for name, tensor in moved.items():
         torch.testing.assert_close(own[name], tensor, rtol=1e-4, atol=1e-5)
     assert bool(moved) == (case == "full_train_bn")
+
+
+def test_retrieval_from_images_and_texts(golden):
+    """Six images and six captions in, the published scores out."""
+    reference = golden("caft/retrieval")
+    model, objective, _ = caft(golden, golden("caft/tiny_model_state_public").tensors)
+    labels = reference["mid.labels_full"].long()
+    with torch.inference_mode():
+        images = model.image(reference["in.image"].float(), labels=labels)
+        image = model.project_image_features(images)
+        text = model.encode_text(packed(reference["in.text"]))
+        for alpha, name in ((0.0, "coarse"), (1.0, "fine"), (0.3, "blend")):
+            score = with_alpha(objective, alpha).score(image, text)
+            expected = reference[f"out.score_{name}"]
+            torch.testing.assert_close(score, expected, rtol=1e-4, atol=1e-5)
+    for features, name in (
+        (image.fine_tokens, "image_fine_local"),
+        (image.pooled, "image_coarse_global"),
+        (text.parts.flatten(0, 1), "text_fine_global"),
+        (text.whole, "text_coarse_global"),
+    ):
+        torch.testing.assert_close(features, reference[f"mid.{name}"], rtol=1e-4, atol=1e-5)
+    # The cheap variant: the best by whole captions, ranked again by the blend.
+    shortlist = reference["out.score_coarse"].topk(reference.hyper["top_k"], dim=1).indices
+    assert torch.equal(shortlist.sort(dim=1).values, reference["out.topk_index"].sort(1).values)
+    blended = score.gather(1, reference["out.topk_index"])
+    torch.testing.assert_close(blended, reference["out.topk_scores"], rtol=1e-4, atol=1e-5)

@@ -59,6 +59,7 @@ def texts(num_texts):
         ("caft_ti", "clip", 4),
         ("vit_ti", "clip", 1),
         ("vit_ti", "siglip", 1),
+        ("vit_ti", "flair", 3),
     ],
 )
 def test_every_parameter_gets_a_gradient(model_name, objective_name, num_texts):

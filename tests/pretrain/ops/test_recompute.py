@@ -4,6 +4,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.models.blocks import Block
+from pretrain.ops.graph_pooling import GraphPooling
 from pretrain.ops.packing import pack_by_length
 from pretrain.ops.recompute import CHOICES, set_recompute
 from tests.pretrain.published import CAFT, build_pair, packed
@@ -50,3 +51,15 @@ def test_what_is_computed_again():
         products[choice], norms[choice] = flops.get_total_flops(), len(calls)
     assert norms == {"none": 1, "elementwise": 2, "blocks": 2}
     assert products["elementwise"] == products["none"] < products["blocks"]
+
+
+@pytest.mark.parametrize(("choice", "num_norms"), [("none", 1), ("elementwise", 2), ("blocks", 2)])
+def test_a_pooling_is_computed_again(choice, num_norms):
+    pooling = GraphPooling(24, 3)
+    set_recompute(pooling, choice)
+    calls = []
+    pooling.norm.register_forward_hook(lambda *_: calls.append("norm"))
+    tokens = torch.randn(2, 8, 24, requires_grad=True)
+    _, pooled, _ = pooling(tokens[:, :1], tokens)
+    pooled.sum().backward()
+    assert len(calls) == num_norms

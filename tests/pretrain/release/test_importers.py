@@ -10,6 +10,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import pretrain
+from pretrain.checkpoint import resume
+from pretrain.evaluate import main as evaluate
 from pretrain.inference import load_for_inference
 from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective
@@ -21,6 +23,7 @@ from pretrain.release.importers.keys import export_state, import_state
 from recaption.common.config import ConfigError, UserError, load_config, write_config
 from tests.places import CONFIGS, SHARED
 from tests.pretrain.published import CAFT, FLAIR, build_pair
+from tests.pretrain.untrained import write_boxed_shards
 
 MODELS = {"caft": CAFT, "flair": FLAIR}
 
@@ -127,7 +130,7 @@ def test_the_kind_of_model_is_checked():
 @pytest.mark.parametrize("method", MODELS)
 @pytest.mark.parametrize("form", ["safetensors", "training checkpoint"])
 def test_the_command(method, form, published, tmp_path, capsys, golden):
-    """Weights in; a run that releases; a release that opens and gives the stored features."""
+    """Weights in; a run out whose model gives the stored features."""
     if form == "safetensors":
         weights = tmp_path / "published.safetensors"
         save_file(published(method), weights)
@@ -150,21 +153,28 @@ def test_the_command(method, form, published, tmp_path, capsys, golden):
         reference = golden("caft/retrieval")
         features = inference.model.encode_image(reference["in.image"].float()[:2])
         expected = reference["mid.image_coarse_global"][:2]
+    # Some pixels are within rounding of two superpixels, hence the tolerance.
     torch.testing.assert_close(features.pooled, expected, rtol=1e-3, atol=1e-4)
     with pytest.raises(UserError, match="is there already"):
         import_checkpoint(config)
 
 
-def test_an_imported_run_is_released(tmp_path):
-    """A CAFT of the real tokenizer: published names in, a folder that opens in three lines out."""
-    config = copy.deepcopy(CAFT)
+@pytest.mark.parametrize("method", MODELS)
+def test_an_imported_run_is_evaluated_and_released(method, tmp_path):
+    """A model of the real tokenizer: published names in, a folder that opens in three lines out."""
+    config = copy.deepcopy(MODELS[method])
     config.text.part.vocab_size = 49408
-    pair = build_pair(config, "caft").eval()
-    keys, computed = keys_of("caft", pair["model"])
+    pair = build_pair(config, method).eval()
+    keys, computed = keys_of(method, pair["model"])
     weights = tmp_path / "published.safetensors"
     save_file(export_state(pair.state_dict(), keys, computed), weights)
-    import_checkpoint(ImportConfig(str(weights), str(tmp_path / "run"), "caft", config))
-    release([f"run={tmp_path / 'run'}", f"output={tmp_path / 'released'}"])
+    run = tmp_path / "run"
+    import_checkpoint(ImportConfig(str(weights), str(run), method, config))
+    data = write_boxed_shards(tmp_path / "data", 8)
+    evaluate([f"checkpoint={run}", f"data={data}", "report=false"])
+    release([f"run={run}", f"output={tmp_path / 'released'}"])
+    card = (tmp_path / "released" / "README.md").read_text()
+    assert "| steps | unknown |" in card and "Retrieval among" in card
 
     model = pretrain.load(tmp_path / "released", verify=True)
     picture = Image.effect_mandelbrot((300, 200), (-2, -1, 1, 1), 20).convert("RGB")
@@ -173,6 +183,18 @@ def test_an_imported_run_is_released(tmp_path):
     expected = nn.functional.normalize(pair["model"].encode_image(pixels).pooled, dim=1)
     torch.testing.assert_close(features, expected)
     assert model.similarity([picture], ["A picture. Of a set."]).shape == (1, 1)
+
+
+def test_an_imported_run_is_not_trained_on(tmp_path, one_rank):
+    config = copy.deepcopy(FLAIR)
+    config.text.part.vocab_size = 49408
+    pair = build_pair(config, "flair")
+    weights = tmp_path / "published.safetensors"
+    save_file(export_state(pair.state_dict(), flair_keys(pair["model"]), {}), weights)
+    import_checkpoint(ImportConfig(str(weights), str(tmp_path / "run"), "flair", config))
+    run = load_for_inference(tmp_path / "run").config
+    with pytest.raises(UserError, match="holds weights only"):
+        resume(tmp_path / "run", run, None, one_rank)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """A release: written, checked, opened without a training library, the same as its checkpoint."""
 
 import json
+import shutil
 import subprocess
 import sys
 import warnings
@@ -241,3 +242,17 @@ def test_what_the_model_does_not_read_of_a_text_is_told(released: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.encode_text("One sentence. And another one.")
+
+
+def test_figures_of_another_image_size_are_not_those_of_the_release(
+    run: Path, tmp_path: Path
+) -> None:
+    larger = tmp_path / "run"
+    shutil.copytree(run, larger)
+    data = write_boxed_shards(tmp_path / "boxes", 8)
+    evaluate([f"checkpoint={larger}", f"data={data}", "report=false", "image_size=64"])
+    assert json.loads((larger / "evaluation.json").read_text())["image_size"] == 64
+    main([f"run={larger}", f"output={tmp_path / 'released'}"])
+    assert not (tmp_path / "released" / "evaluation.json").exists()
+    card = (tmp_path / "released" / "README.md").read_text()
+    assert "evaluated on images of 64 px, not 32" in card

@@ -1,0 +1,48 @@
+import pytest
+import torch
+
+from pretrain.models.text import part
+from pretrain.models.text.part import PartTextConfig, PartTextEncoder
+from pretrain.ops import attention
+from pretrain.ops.attention import has_variable_length_kernel
+from tests.pretrain.ops.test_attention import plain_varlen_attn
+
+LENGTHS = [5, 2, 7, 5, 3, 2]
+
+
+def features_and_gradients(encoder):
+    tokens = torch.arange(sum(LENGTHS)) % 40
+    offsets = torch.tensor([0, *LENGTHS]).cumsum(0)
+    encoder.zero_grad()
+    features = encoder(tokens, offsets)
+    (features * torch.linspace(-1, 1, features.numel()).view_as(features)).sum().backward()
+    return features, {name: p.grad.clone() for name, p in encoder.named_parameters()}
+
+
+def test_texts_as_they_come_give_the_same_as_texts_by_length(monkeypatch):
+    """The way of GPUs, with torch's kernel replaced by what torch says of it."""
+    torch.manual_seed(0)
+    encoder = PartTextEncoder(PartTextConfig(24, 3, 2, 8, 40))
+    expected, gradients = features_and_gradients(encoder)
+    monkeypatch.setattr(part, "has_variable_length_kernel", lambda *_: True)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", plain_varlen_attn)
+    monkeypatch.setattr(torch, "is_autocast_enabled", lambda _: True)
+    features, found = features_and_gradients(encoder)
+    torch.testing.assert_close(features, expected)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(found[name], gradient, msg=lambda m, n=name: f"{n}: {m}")
+
+
+@pytest.mark.parametrize(
+    ("device", "head_width", "capability", "has_it"),
+    [
+        ("cuda", 64, (8, 0), True),
+        ("cuda", 64, (7, 5), False),
+        ("cuda", 12, (9, 0), False),
+        ("cuda", 264, (9, 0), False),
+        ("cpu", 64, (9, 0), False),
+    ],
+)
+def test_where_the_fused_kernel_works(device, head_width, capability, has_it, monkeypatch):
+    monkeypatch.setattr(attention.torch.cuda, "get_device_capability", lambda _: capability)
+    assert has_variable_length_kernel(torch.device(device), head_width) == has_it
