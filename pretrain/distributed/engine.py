@@ -48,7 +48,8 @@ class Engine:
         warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
         # A shared-memory all-reduce that DeepSpeed would compile for minutes on a CPU's first run.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        optimizer = torch.optim.AdamW(list(parameter_groups), **adam)
+        fused = torch.cuda.is_available()  # one kernel for all parameters
+        optimizer = torch.optim.AdamW(list(parameter_groups), fused=fused, **adam)
         self._deepspeed, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,

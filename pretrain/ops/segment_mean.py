@@ -31,7 +31,9 @@ def segment_means(
         counts = members.sum(dim=2)
         sums = [members.to(x.dtype) @ x for x in features]
     else:
-        counts = torch.bincount(index, minlength=batch * num_segments).view(batch, num_segments)
+        # Not by `bincount`, whose size depends on the data and which a compiler cannot see through.
+        zeros_of_counts = index.new_zeros(batch * num_segments)
+        counts = zeros_of_counts.index_add(0, index, torch.ones_like(index)).view(batch, -1)
         zeros = (x.new_zeros(batch * num_segments, x.shape[2]) for x in features)
         sums = [
             zero.index_add(0, index, x.flatten(0, 1)).view(batch, num_segments, -1)
