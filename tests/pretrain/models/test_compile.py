@@ -1,9 +1,12 @@
 """A compiler sees each tower as one graph."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.nn import functional as F
 
+from pretrain.models.image.hierarchical import HierarchicalEncoder
 from pretrain.models.image.superpixels import SuperpixelConfig
 from pretrain.models.registry import build_model
 from pretrain.models.text import part
@@ -18,12 +21,8 @@ def num_graph_breaks(function, *arguments):
 
 @pytest.mark.parametrize("superpixels", ["slic", "spixelfcn", "grid"])
 def test_hierarchical_image_tower(superpixels):
-    model = build_model(CAFT).train().image
-    config = SuperpixelConfig(superpixels)
-    model.superpixels = type(model)(
-        type(CAFT.image.hierarchical)(**vars(CAFT.image.hierarchical) | {"superpixels": config}),
-        224,
-    ).superpixels
+    config = replace(CAFT.image.hierarchical, superpixels=SuperpixelConfig(superpixels))
+    model = HierarchicalEncoder(config, 224).train()
     assert num_graph_breaks(model, torch.randn(2, 3, 224, 224)) == (0, [])
 
 
