@@ -8,10 +8,11 @@ from pretrain.models.image.hierarchical import HierarchicalEncoder
 from pretrain.models.image.vit import VisionTransformer
 from pretrain.models.text.part import PartTextEncoder
 from pretrain.models.text.whole import WholeTextEncoder
+from pretrain.ops.linear import Linear
 
 
 def _projection(width: int, embed_dim: int) -> nn.Linear:
-    projection = nn.Linear(width, embed_dim, bias=False)
+    projection = Linear(width, embed_dim, bias=False)
     nn.init.normal_(projection.weight, std=width**-0.5)
     return projection
 

@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretrain.ops.linear import Linear, linear
 from pretrain.ops.packing import Packing
 from recaption.common.config import ConfigError
 
@@ -21,8 +22,8 @@ class Attention(nn.Module):
         if width % num_heads:
             raise ConfigError(f"width {width} is not a multiple of its {num_heads} attention heads")
         self.num_heads = num_heads
-        self.qkv = nn.Linear(width, 3 * width)
-        self.project = nn.Linear(width, width)
+        self.qkv = Linear(width, 3 * width)
+        self.project = Linear(width, width)
 
     def forward(self, x: Tensor, causal: bool = False, packing: Packing | None = None) -> Tensor:
         """x: (B, N, width); or (T, width) packed texts with their `packing`, then always causal."""
@@ -41,8 +42,8 @@ class Attention(nn.Module):
         """
         width = x.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
-        (query,) = self._heads(F.linear(x[packing.ends], weight[:width], bias[:width]), 1)
-        key, value = self._heads(F.linear(x, weight[width:], bias[width:]), 2)
+        (query,) = self._heads(linear(x[packing.ends], weight[:width], bias[:width]), 1)
+        key, value = self._heads(linear(x, weight[width:], bias[width:]), 2)
         projected: Tensor = self.project(
             packed_end_attention(query, key, value, packing).flatten(1)
         )

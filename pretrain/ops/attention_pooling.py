@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretrain.ops.linear import Linear
 from recaption.common.config import ConfigError
 
 NUM_HEADS = 8
@@ -39,10 +40,10 @@ class AttentionPooling(nn.Module):
         self.norm_query = nn.LayerNorm(width)
         self.norm_key = nn.LayerNorm(width)
         self.norm_value = nn.LayerNorm(width)
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.project = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
+        self.project = Linear(width, width)
         for layer in (self.query, self.key, self.value, self.project):
             nn.init.xavier_uniform_(layer.weight)
             nn.init.zeros_(layer.bias)

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from pretrain.ops.attention import Attention
 from pretrain.ops.farthest_point_sampling import farthest_point_sampling
+from pretrain.ops.linear import Linear
 from pretrain.ops.recompute import Recomputing
 
 #: Sharpness of the assignment: logits are this times a cosine.
@@ -34,9 +35,9 @@ class GraphPooling(Recomputing):
         self.attention = Attention(width, num_heads)
         self.bias = nn.Parameter(torch.zeros(width))
         self.fc1 = nn.Sequential(
-            nn.LayerNorm(width), nn.Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout)
+            nn.LayerNorm(width), Linear(width, 4 * width), nn.GELU(), nn.Dropout(dropout)
         )
-        self.fc2 = nn.Sequential(nn.LayerNorm(4 * width), nn.Linear(4 * width, width))
+        self.fc2 = nn.Sequential(nn.LayerNorm(4 * width), Linear(4 * width, width))
 
     def forward(
         self, cls: Tensor, tokens: Tensor, masked: Tensor | None = None

@@ -45,8 +45,10 @@ def set_recompute(module: nn.Module, choice: str) -> None:
 def _keep_products(_: Any, operation: Any, *arguments: Any, **options: Any) -> CheckpointPolicy:
     name = operation.name()
     is_product = any(word in name for word in ("mm", "attention", "attn", "convolution"))
+    # What leads back from a wide layer ends an MLP; no gradient asks for its result.
     if name == "aten::addmm":
         _, rows, weight = arguments
-        # What leads back from a wide layer ends an MLP; no gradient asks for its result.
         is_product = weight.shape[1] >= rows.shape[1]
+    elif name == "aten::convolution":  # a linear layer on a CPU
+        is_product = arguments[1].shape[0] >= arguments[1].shape[1]
     return CheckpointPolicy.MUST_SAVE if is_product else CheckpointPolicy.PREFER_RECOMPUTE

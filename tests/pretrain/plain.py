@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.models.blocks import Block
+from pretrain.models.blocks import Block, Mlp
 from pretrain.models.dual import DualEncoder
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.models.image.hierarchical import HierarchicalEncoder
@@ -26,15 +26,27 @@ def plain_loss(
     model: DualEncoder, objective: CaftObjective, images: Tensor, tokens: Tensor, drawn: Tensor
 ) -> Tensor:
     """Images (B, 3, H, W) normalised, padded texts (B, K, context), (B, B) drawn negatives."""
-    image = model.project_image_features(plain_image(model.image, images))
+    image = plain_projected(model, plain_image(model.image, images))
     return plain_objective(objective, image, plain_text(model, tokens), drawn)
+
+
+def plain_projected(model: DualEncoder, image: ImageFeatures) -> ImageFeatures:
+    """Features of the encoder's width -> of the joint width."""
+    return ImageFeatures(
+        plain_linear(model.project_image, image.pooled),
+        plain_linear(model.project_image, image.tokens),
+        plain_linear(model.project_fine_image, image.fine_pooled),
+        plain_linear(model.project_fine_image, image.fine_tokens),
+    )
 
 
 def plain_text(model: DualEncoder, tokens: Tensor) -> TextFeatures:
     """(B, K, context) padded with 0 -> projected features."""
     parts = plain_parts(model.part_text, tokens)
     whole = plain_whole(model.whole_text, parts)
-    return TextFeatures(model.project_text(whole), model.project_part_text(parts))
+    return TextFeatures(
+        plain_linear(model.project_text, whole), plain_linear(model.project_part_text, parts)
+    )
 
 
 def plain_objective(
@@ -110,7 +122,7 @@ def plain_parts(encoder: PartTextEncoder, tokens: Tensor) -> Tensor:
 def plain_whole(encoder: WholeTextEncoder, parts: Tensor) -> Tensor:
     """(B, K, width) -> (B, width)."""
     parts = parts[:, : encoder.num_parts]
-    parts = parts + encoder.adapter_scale * encoder.adapter(parts)
+    parts = parts + encoder.adapter_scale * plain_mlp(encoder.adapter, parts)
     x = torch.cat([parts, encoder.cls.expand(len(parts), -1, -1)], dim=1) + encoder.positions
     mask = torch.full((x.shape[1], x.shape[1]), -torch.inf).triu(diagonal=1)
     for block in encoder.blocks:
@@ -121,16 +133,33 @@ def plain_whole(encoder: WholeTextEncoder, parts: Tensor) -> Tensor:
 def plain_block(block: Block, x: Tensor, mask: Tensor | None = None) -> Tensor:
     """(R, N, width) -> (R, N, width)."""
     x = x + plain_attention(block.attention, block.norm1(x), mask)
-    return x + block.mlp(block.norm2(x))
+    return x + plain_mlp(block.mlp, block.norm2(x))
+
+
+def plain_mlp(mlp: Mlp, x: Tensor) -> Tensor:
+    return plain_linear(mlp.fc2, F.gelu(plain_linear(mlp.fc1, x)))
+
+
+def plain_linear(layer: nn.Linear, x: Tensor) -> Tensor:
+    """By torch's default library for products of matrices."""
+    return F.linear(x, layer.weight, layer.bias)
+
+
+def plain_hidden(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Norms, linear layers and activations of a graph pooling."""
+    for layer in layers:
+        x = plain_linear(layer, x) if isinstance(layer, nn.Linear) else layer(x)
+    return x
 
 
 def plain_attention(attention: nn.Module, x: Tensor, mask: Tensor | None) -> Tensor:
     heads = attention.num_heads
     query, key, value = (
-        part.unflatten(2, (heads, -1)).transpose(1, 2) for part in attention.qkv(x).chunk(3, dim=2)
+        part.unflatten(2, (heads, -1)).transpose(1, 2)
+        for part in plain_linear(attention.qkv, x).chunk(3, dim=2)
     )
     mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
-    return attention.project(mixed.transpose(1, 2).flatten(2))
+    return plain_linear(attention.project, mixed.transpose(1, 2).flatten(2))
 
 
 def plain_image(encoder: HierarchicalEncoder, images: Tensor) -> ImageFeatures:
@@ -177,10 +206,12 @@ def plain_graph_pooling(pooling: GraphPooling, x: Tensor, masked: Tensor | None)
     nodes = tokens + plain_attention(pooling.attention, pooling.norm(tokens), None)
     nodes = F.normalize(nodes - nodes.mean(dim=1, keepdim=True) + pooling.bias, dim=2)
     assignment = (ASSIGNMENT_SCALE * nodes @ nodes.gather(1, index).transpose(1, 2)).softmax(dim=2)
-    hidden = pooling.fc1(tokens)
+    hidden = plain_hidden(pooling.fc1, tokens)
     pooled = assignment.transpose(1, 2) @ hidden / assignment.sum(dim=1).unsqueeze(2)
-    pooled = tokens.gather(1, index) + pooling.fc2(pooled)
-    return torch.cat([cls + pooling.fc2(pooling.fc1(cls)), pooled], dim=1)
+    pooled = tokens.gather(1, index) + plain_hidden(pooling.fc2, pooled)
+    return torch.cat(
+        [cls + plain_hidden(pooling.fc2, plain_hidden(pooling.fc1, cls)), pooled], dim=1
+    )
 
 
 @torch.no_grad()

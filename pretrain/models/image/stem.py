@@ -5,8 +5,8 @@ from math import prod
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from pretrain.ops.linear import linear
 from recaption.common.config import ConfigError
 
 
@@ -62,4 +62,4 @@ class ConvStem(nn.Module):
         """
         last = self.layers[-1]
         assert isinstance(last, nn.Conv2d)
-        return F.linear(features, last.weight.flatten(1), last.bias)
+        return linear(features, last.weight.flatten(1), last.bias)

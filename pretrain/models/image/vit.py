@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from pretrain.models.blocks import Block, init_image_weights
 from pretrain.models.features import ImageFeatures
 from pretrain.models.image.positions import resize_learned, sincos_positions
+from pretrain.ops.linear import Linear
 from recaption.common.config import ConfigError, check_choice
 
 
@@ -52,7 +53,7 @@ class VisionTransformer(nn.Module):
         side = image_size // config.patch_size
         self.width = config.width
         self.patch_size = config.patch_size
-        self.patches = nn.Linear(3 * config.patch_size**2, config.width, bias=config.patch_bias)
+        self.patches = Linear(3 * config.patch_size**2, config.width, bias=config.patch_bias)
         self.cls: nn.Parameter | None = None
         if config.pool == "cls":
             self.cls = nn.Parameter(torch.empty(1, 1, config.width))
