@@ -1,5 +1,7 @@
 """Linear layers, on CPUs by the library that is faster at them."""
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,16 +20,44 @@ class Linear(nn.Linear):
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """(..., in) -> (..., out), as torch's `linear`.
 
-    On several CPU threads in float32 it is computed as a 1x1 convolution: torch gives that to
-    oneDNN, and the product of matrices to MKL, which takes 1.2 to 1.5 times as long on AMD's
-    processors (docs/performance.md).
+    On several CPU threads in float32 it goes by 1x1 convolutions, which torch gives to oneDNN;
+    products of matrices it gives to MKL, which took 1.3 to 1.7 times as long on the two cores that
+    we measured (docs/performance.md).
     """
     if not _is_for_onednn(x):
         return F.linear(x, weight, bias)
-    rows = x.reshape(-1, x.shape[-1]).contiguous()
-    # (1, in, rows, 1) in the memory of channels-last, which is that of the rows.
-    result = F.conv2d(rows[None, :, None].permute(0, 3, 1, 2), weight[:, :, None, None], bias)
-    return result.permute(0, 2, 3, 1).reshape(*x.shape[:-1], len(weight))
+    result: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
+    return result.view(*x.shape[:-1], len(weight))
+
+
+class _Linear(torch.autograd.Function):
+    """The gradient of the weight is left to MKL: oneDNN would need both factors transposed."""
+
+    @staticmethod
+    def forward(  # type: ignore[override]
+        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None
+    ) -> Tensor:
+        ctx.save_for_backward(rows, weight)
+        return _product(rows, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        rows, weight = ctx.saved_tensors
+        needs_rows, needs_weight, needs_bias = ctx.needs_input_grad
+        grad = grads[0].contiguous()
+        return (
+            _product(grad, weight.T, None) if needs_rows else None,
+            grad.T @ rows if needs_weight else None,
+            grad.sum(dim=0) if needs_bias else None,
+        )
+
+
+def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(R, in) and (out, in) -> (R, out)."""
+    # (1, in, R, 1) in the memory of channels-last, which is that of the rows.
+    image = rows.contiguous()[None, :, None].permute(0, 3, 1, 2)
+    result = F.conv2d(image, weight.contiguous()[:, :, None, None], bias)
+    return result.permute(0, 2, 3, 1).reshape(len(rows), len(weight))
 
 
 def _is_for_onednn(x: Tensor) -> bool:
