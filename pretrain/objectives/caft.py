@@ -13,7 +13,7 @@ from pretrain.objectives.base import Objective, bounded
 from pretrain.objectives.candidates import own_and_drawn
 from pretrain.objectives.clip import symmetric_infonce
 from pretrain.objectives.contrastive import column_contrast, sigmoid_contrast, softmax_contrast
-from pretrain.objectives.part_losses import part_losses
+from pretrain.objectives.part_losses import PartLosses
 from pretrain.ops.attention_pooling import AttentionPooling
 from pretrain.ops.text_conditioned import all_cosines, alone_relevance, chosen_cosines
 from recaption.common.config import check_choice
@@ -36,8 +36,9 @@ class CaftConfig:
     init_part_bias: float = -10.0  # sigmoid only
     init_whole_bias: float = -10.0  # sigmoid only
     alpha: float = 0.3  # share of the part score in the retrieval score
-    # Images whose attention pooling is computed at once, and again for the gradients; 0: all at
-    # once, and nothing again. The kernels of GPUs see to that by themselves.
+    # Images whose attention pooling is computed at once; 0: as many as fit a buffer (sigmoid),
+    # or all (softmax, which computes fewer at a time again for the gradients). The kernels of GPUs
+    # see to that by themselves.
     chunk_size: int = 0
 
     def __post_init__(self) -> None:
@@ -129,28 +130,25 @@ class CaftObjective(Objective):
         own_whole = torch.eye(batch, dtype=torch.bool, device=drawn.device)
         fine = F.normalize(image.fine_pooled, dim=1)
         coarse = F.normalize(image.pooled, dim=1)
-        keys_values = self.attention_pooling.project_tokens(image.fine_tokens)
-        local = part = whole = fine.new_zeros(())
+        part_losses = PartLosses(
+            self.attention_pooling,
+            self.attention_pooling.project_tokens(image.fine_tokens),
+            fine,
+            self.part_scale,
+            self.part_bias,
+            self.config.chunk_size,
+        )
+        whole = fine.new_zeros(())
         # Parts and whole of an image travel together, and with them which texts were drawn.
         texts = exchange.ring(torch.cat([text.parts, text.whole.unsqueeze(1)], dim=1))
         candidates = exchange.ring(own_and_drawn(drawn, num_texts))
         for (source, chunk), (_, chosen) in zip(texts, candidates, strict=True):
             is_own = source == exchange.rank
-            losses = part_losses(
-                self.attention_pooling,
-                keys_values,
-                fine,
-                chunk[:, :-1],
-                chosen,
-                self.part_scale,
-                self.part_bias,
-                is_own,
-                self.config.chunk_size,
-            )
-            local, part = local + losses.local, part + losses.whole
+            part_losses.add(chunk[:, :-1], chosen, is_own)
             similarity = coarse @ F.normalize(chunk[:, -1], dim=1).T
             positive = own_whole if is_own else None
             whole = whole + sigmoid_contrast(self._whole_logits(similarity), positive)
+        local, part = part_losses.sums()
         return {
             "part_local": local / (batch + num_texts - 1),
             "part_global": part / (batch * num_texts),

@@ -11,7 +11,7 @@ from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective, bounded
 from pretrain.objectives.candidates import own_and_drawn
-from pretrain.objectives.part_losses import part_losses
+from pretrain.objectives.part_losses import PartLosses
 from pretrain.ops.attention_pooling import AttentionPooling
 from pretrain.ops.text_conditioned import all_cosines, alone_relevance
 
@@ -24,8 +24,8 @@ class FlairConfig:
     max_scale: float = 100.0  # and at most
     init_bias: float = -10.0  # of the logits, at the start
     multi_positive: bool = True  # texts against the whole image too, as in the published recipe
-    # Images whose attention pooling is computed at once, and again for the gradients; 0: all at
-    # once, and nothing again. The kernels of GPUs see to that by themselves.
+    # Images whose attention pooling is computed at once; 0: as many as fit a small buffer. The
+    # kernels of GPUs see to that by themselves.
     chunk_size: int = 0
 
 
@@ -79,23 +79,19 @@ class FlairObjective(Objective):
         assert image.tokens is not None and text.parts is not None
         batch, num_texts, _ = text.parts.shape
         pooled = F.normalize(image.pooled, dim=1)
-        keys_values = self.attention_pooling.project_tokens(image.tokens)
-        local = whole = pooled.new_zeros(())
+        part_losses = PartLosses(
+            self.attention_pooling,
+            self.attention_pooling.project_tokens(image.tokens),
+            pooled,
+            self.scale,
+            self.bias,
+            self.config.chunk_size,
+        )
         texts = exchange.ring(text.parts)
         candidates = exchange.ring(own_and_drawn(drawn, num_texts))
         for (source, parts), (_, chosen) in zip(texts, candidates, strict=True):
-            losses = part_losses(
-                self.attention_pooling,
-                keys_values,
-                pooled,
-                parts,
-                chosen,
-                self.scale,
-                self.bias,
-                source == exchange.rank,
-                self.config.chunk_size,
-            )
-            local, whole = local + losses.local, whole + losses.whole
+            part_losses.add(parts, chosen, source == exchange.rank)
+        local, whole = part_losses.sums()
         local, whole = local / (batch + num_texts - 1), whole / (batch * num_texts)
         if not self.config.multi_positive:
             return {"part_local": local}

@@ -61,9 +61,7 @@ class AttentionPooling(nn.Module):
 
     def pool(self, queries: Tensor, image: KeysValues) -> Tensor:
         """(B, Q, D) projected queries of each image -> (B, Q, D) pooled, not normalised."""
-        per_head = queries.unflatten(2, (NUM_HEADS, -1)).transpose(1, 2)
-        mixed = F.scaled_dot_product_attention(per_head, image.keys, image.values)
-        pooled: Tensor = self.project(mixed.transpose(1, 2).flatten(2))
+        pooled: Tensor = self.project(mix_values(queries, image))
         return pooled
 
     def forward(self, texts: Tensor, tokens: Tensor) -> Tensor:
@@ -81,3 +79,10 @@ class AttentionPooling(nn.Module):
         keys = self.project_tokens(tokens).keys
         scores = queries @ keys.transpose(2, 3) / queries.shape[3] ** 0.5
         return torch.softmax(scores, dim=3)
+
+
+def mix_values(queries: Tensor, image: KeysValues) -> Tensor:
+    """(B, Q, D) projected queries of each image -> (B, Q, D) values by their attention."""
+    per_head = queries.unflatten(2, (NUM_HEADS, -1)).transpose(1, 2)
+    mixed = F.scaled_dot_product_attention(per_head, image.keys, image.values)
+    return mixed.transpose(1, 2).flatten(2)

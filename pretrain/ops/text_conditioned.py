@@ -7,7 +7,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pretrain.ops.attention_pooling import AttentionPooling, KeysValues
+from pretrain.ops.attention_pooling import AttentionPooling, KeysValues, mix_values
+from pretrain.ops.linear import linear
 
 
 def chosen_cosines(
@@ -30,17 +31,18 @@ def chosen_cosines(
     """
     queries = pooling.project_queries(texts)
     directions = F.normalize(texts, dim=1)
+    weight, bias = pooling.project.weight, pooling.project.bias
     if chunk_size == 0:
-        return _cosines(pooling, image, queries[chosen], directions[chosen])
+        return cosines(image, queries[chosen], directions[chosen], weight, bias)
 
-    def cosines(start: int, stop: int) -> Tensor:
+    def of_some(start: int, stop: int) -> Tensor:
         some = chosen[start:stop]
         keys_values = KeysValues(image.keys[start:stop], image.values[start:stop])
-        return _cosines(pooling, keys_values, queries[some], directions[some])
+        return cosines(keys_values, queries[some], directions[some], weight, bias)
 
     return torch.cat(
         [
-            checkpoint(cosines, start, stop, use_reentrant=False)
+            checkpoint(of_some, start, stop, use_reentrant=False)
             for start, stop in _chunks(len(chosen), chunk_size)
         ]
     )
@@ -61,11 +63,12 @@ def all_cosines(
     for start, stop in _chunks(len(tokens), 16):
         image = pooling.project_tokens(tokens[start:stop])
         row = [
-            _cosines(
-                pooling,
+            cosines(
                 image,
                 queries[begin:end].expand(stop - start, -1, -1),
                 directions[begin:end].expand(stop - start, -1, -1),
+                pooling.project.weight,
+                pooling.project.bias,
             )
             for begin, end in _chunks(len(texts), 2048)
         ]
@@ -93,11 +96,21 @@ def alone_relevance(
     return torch.softmax(scale * cosine, dim=2)
 
 
-def _cosines(
-    pooling: AttentionPooling, image: KeysValues, queries: Tensor, directions: Tensor
+def cosines(
+    image: KeysValues, queries: Tensor, directions: Tensor, weight: Tensor, bias: Tensor
 ) -> Tensor:
-    """(B, Q, D) queries and unit texts -> (B, Q)."""
-    pooled = F.normalize(pooling.pool(queries, image), dim=2)
+    """Cosine of texts with what they see of an image.
+
+    Args:
+        image: keys and values of B images.
+        queries: (B, Q, D) projected texts.
+        directions: (B, Q, D) texts of length 1.
+        weight, bias: (D, D) and (D,) of the output projection.
+
+    Returns:
+        (B, Q).
+    """
+    pooled = F.normalize(linear(mix_values(queries, image), weight, bias), dim=2)
     return (pooled * directions).sum(dim=2)
 
 
