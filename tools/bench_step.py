@@ -13,7 +13,7 @@ import multiprocessing
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -36,7 +36,9 @@ from recaption.common.config import UserError, load_config, print_json, run_comm
 from tests.pretrain import plain
 from tools.make_scenes import make_scene
 
-PARTS = ("step", "image tower", "text tower", "pooling and loss")
+#: Ranks whose texts an image meets, where pooling and loss are measured alone.
+NUM_RANKS = {"pooling and loss": 1, "with texts of 8 ranks": 8}
+PARTS = ("step", "image tower", "text tower", *NUM_RANKS)
 WAYS = ("plain", "fast")
 
 
@@ -101,7 +103,7 @@ def measure(config: BenchConfig, part: str) -> dict[str, Any]:
         "loss": losses,
     }
     print(
-        f"{part:17} {result['seconds']['plain']:7.3f} s plain {result['seconds']['fast']:7.3f} s "
+        f"{part:21} {result['seconds']['plain']:7.3f} s plain {result['seconds']['fast']:7.3f} s "
         f"fast: {result['speedup']:.2f} times as fast; memory "
         f"{memory['plain']['peak_mib']:.0f} -> {memory['fast']['peak_mib']:.0f} MiB in all, "
         f"{memory['plain']['added_mib']:.0f} -> {memory['fast']['added_mib']:.0f} MiB added; "
@@ -116,8 +118,8 @@ def build_work(config: BenchConfig, part: str) -> Work:
     if config.num_threads:
         torch.set_num_threads(config.num_threads)
     torch.manual_seed(0)
-    if part == "pooling and loss":
-        return _pooling_and_loss(config)
+    if part in NUM_RANKS:
+        return _pooling_and_loss(config, NUM_RANKS[part])
     model = build_model(config.model).train()
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -156,7 +158,7 @@ def build_work(config: BenchConfig, part: str) -> Work:
     )
 
 
-def _pooling_and_loss(config: BenchConfig) -> Work:
+def _pooling_and_loss(config: BenchConfig, num_ranks: int) -> Work:
     batch, width = config.pooling_batch_size, config.model.embed_dim
     num_tokens = config.model.image.hierarchical.num_clusters[0]
     num_texts = 8
@@ -169,10 +171,22 @@ def _pooling_and_loss(config: BenchConfig) -> Work:
     text = TextFeatures(leaves[3], leaves[4])
     drawn = torch.randint(num_texts, (batch, batch))
     return Work(
-        lambda: plain.plain_objective(objective, image, text, drawn),
-        lambda: _sum(objective.sigmoid_terms(image, text, Exchange(), drawn)),
+        lambda: plain.plain_objective(objective, image, text, drawn, num_ranks),
+        lambda: _sum(objective.sigmoid_terms(image, text, _Ranks(num_ranks), drawn)),
         [*leaves, *objective.parameters()],
     )
+
+
+class _Ranks(Exchange):
+    """The ring of several ranks, in one process; see `plain_objective` for the others' texts."""
+
+    def __init__(self, num_ranks: int) -> None:
+        super().__init__()
+        self._num_ranks = num_ranks
+
+    def ring(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+        for rank in range(self._num_ranks):
+            yield rank, x.roll(rank, dims=0)
 
 
 def _images(config: BenchConfig) -> Tensor:

@@ -50,29 +50,39 @@ def plain_text(model: DualEncoder, tokens: Tensor) -> TextFeatures:
 
 
 def plain_objective(
-    objective: CaftObjective, image: ImageFeatures, text: TextFeatures, drawn: Tensor
+    objective: CaftObjective,
+    image: ImageFeatures,
+    text: TextFeatures,
+    drawn: Tensor,
+    num_ranks: int = 1,
 ) -> Tensor:
-    """The sum of the three sigmoid terms."""
+    """The sum of the three sigmoid terms.
+
+    Texts of further ranks, all of them negatives, are these texts in another order: what images
+    meet is that of the images before them.
+    """
     batch, num_texts, _ = text.parts.shape
-    parts = text.parts.flatten(0, 1)
     fine, coarse = F.normalize(image.fine_pooled, dim=1), F.normalize(image.pooled, dim=1)
+    own = torch.eye(batch, device=fine.device)
+    loss = fine.new_zeros(())
+    for rank in range(num_ranks):
+        parts = text.parts.roll(rank, dims=0).flatten(0, 1)
+        chosen = own_and_drawn(drawn, num_texts).roll(rank, dims=0)
+        queries = parts[chosen]  # (B, B + K - 1, D)
+        pooled = plain_attention_pooling(objective.attention_pooling, queries, image.fine_tokens)
+        cosine = (F.normalize(pooled, dim=2) * F.normalize(queries, dim=2)).sum(dim=2)
+        is_own = owned(chosen, num_texts).float() if rank == 0 else 0.0
+        logits = objective.part_scale * cosine + objective.part_bias
+        loss = loss - F.logsigmoid((2 * is_own - 1) * logits).sum() / (batch + num_texts - 1)
 
-    chosen = own_and_drawn(drawn, num_texts)
-    queries = parts[chosen]  # (B, B + K - 1, D)
-    pooled = plain_attention_pooling(objective.attention_pooling, queries, image.fine_tokens)
-    cosine = (F.normalize(pooled, dim=2) * F.normalize(queries, dim=2)).sum(dim=2)
-    sign = 2 * owned(chosen, num_texts).float() - 1
-    logits = objective.part_scale * cosine + objective.part_bias
-    local = -F.logsigmoid(sign * logits).sum() / (batch + num_texts - 1)
+        is_own = own.repeat_interleave(num_texts, dim=1) if rank == 0 else 0.0
+        logits = objective.part_scale * fine @ F.normalize(parts, dim=1).T + objective.part_bias
+        loss = loss - F.logsigmoid((2 * is_own - 1) * logits).sum() / (batch * num_texts)
 
-    logits = objective.part_scale * fine @ F.normalize(parts, dim=1).T + objective.part_bias
-    sign = 2 * torch.eye(batch, device=logits.device).repeat_interleave(num_texts, dim=1) - 1
-    part = -F.logsigmoid(sign * logits).sum() / (batch * num_texts)
-
-    cosine = coarse @ F.normalize(text.whole, dim=1).T
-    logits = objective.whole_scale * cosine + objective.whole_bias
-    sign = 2 * torch.eye(batch, device=logits.device) - 1
-    return local + part - F.logsigmoid(sign * logits).sum() / batch
+        cosine = coarse @ F.normalize(text.whole.roll(rank, dims=0), dim=1).T
+        logits = objective.whole_scale * cosine + objective.whole_bias
+        loss = loss - F.logsigmoid((2 * (own if rank == 0 else 0.0) - 1) * logits).sum() / batch
+    return loss
 
 
 def plain_attention_pooling(pooling: AttentionPooling, queries: Tensor, tokens: Tensor) -> Tensor:
