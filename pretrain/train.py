@@ -81,11 +81,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     tokenizer = Tokenizer(config.model.text.part.context_length)
     image_size = config.model.image.size
     stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
-    model = build_model(config.model)
-    set_recompute(model, config.train.recompute)
-    objective = build_objective(config.objective, config.model.embed_dim)
-    check_features(objective, model, num_texts(config.data.captions))
-    module = TrainedModule(model, objective, config.engine.precision).to(ranks.device)
+    module = build_module(config).to(ranks.device)
     num_parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     engine = Engine(
         module,
@@ -99,7 +95,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     # ---- where an earlier attempt left off
     state = resume(run, config, engine, ranks)
     if state is None:
-        load_frozen_weights(model, config.model)
+        load_frozen_weights(module.model, config.model)
         state = TrainState(0, 0, ranks.world_size, {})
     ranks.barrier()  # all have compared their configuration with the run's before it is replaced
     if ranks.is_first:
@@ -151,7 +147,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
                 "learning_rate": rate,
                 "grad_norm": engine.grad_norm,
                 "num_skipped_steps": engine.num_skipped_steps,
-                **objective.diagnostics(),
+                **module.objective.diagnostics(),
                 "num_samples_seen": state.num_samples_seen,
                 "samples_per_second": num_samples / seconds,
                 "data_wait_share": seconds_waited / seconds,
@@ -184,6 +180,15 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
             return
     if ranks.is_first:
         print(f"trained to step {state.step}: {run}", flush=True)
+
+
+def build_module(config: PretrainConfig) -> TrainedModule:
+    """What the run trains, with fresh weights, drawn from torch's default generator."""
+    model = build_model(config.model)
+    set_recompute(model, config.train.recompute)
+    objective = build_objective(config.objective, config.model.embed_dim)
+    check_features(objective, model, num_texts(config.data.captions))
+    return TrainedModule(model, objective, config.engine.precision)
 
 
 def seed_step(seed: int, step: int, ranks: Ranks) -> torch.Generator:

@@ -12,15 +12,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-import pretrain.train as training
 from pretrain.config import PretrainConfig
-from pretrain.distributed.ranks import Ranks
 from pretrain.inference import load_for_inference
 from pretrain.metrics import read_metrics
-from pretrain.models.dual import DualEncoder
 from pretrain.models.image.superpixels import SpixelFcn
-from pretrain.models.registry import ModelConfig, build_model
 from pretrain.ops.recompute import Recomputing
+from pretrain.train import build_module
 from recaption.common.config import UserError, load_config
 from tests.pretrain.pickles import Touch
 from tests.pretrain.trainruns import TINY, start_training, train, write_training_shards
@@ -183,20 +180,10 @@ def test_a_frozen_superpixel_network_stays_as_it_was_published(
         assert torch.equal(trained[name], tensor), name
 
 
-def test_what_is_to_be_computed_again_is_told_to_the_model(
-    config: Path, tmp_path: Path, one_rank: Ranks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    models = []
-
-    def build(model: ModelConfig) -> DualEncoder:
-        models.append(build_model(model))
-        return models[-1]
-
-    monkeypatch.setattr(training, "build_model", build)
-    options = [str(config), f"run={tmp_path}", "train.num_steps=3", "data.num_workers=0"]
-    chosen = load_config(PretrainConfig, [*options, "train.recompute=blocks"])
-    training.train(chosen, one_rank)
-    parts = [part for part in models[0].modules() if isinstance(part, Recomputing)]
+def test_what_is_to_be_computed_again_is_told_to_the_model(config: Path) -> None:
+    chosen = load_config(PretrainConfig, [str(config), "train.recompute=blocks"])
+    module = build_module(chosen)
+    parts = [part for part in module.modules() if isinstance(part, Recomputing)]
     assert len(parts) == 3 + 2 + 1 + 1  # blocks of three stages, poolings, texts
     assert {part.recompute for part in parts} == {"blocks"}
 
