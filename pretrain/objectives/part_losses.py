@@ -50,7 +50,7 @@ class PartLosses:
         # What the local loss of every text depends on, and the gradients so far.
         project = pooling.project
         self._shared = [image.keys, image.values, project.weight, project.bias, scale, bias]
-        self._gradients = [torch.zeros_like(tensor) for tensor in self._shared]
+        self._gradients: list[Tensor] = []  # none on the way of the kernels, which have their own
         self._local = self._whole = pooled.new_zeros(())
 
     def add(self, parts: Tensor, chosen: Tensor, is_own: bool) -> None:
@@ -73,6 +73,8 @@ class PartLosses:
 
     def sums(self) -> tuple[Tensor, Tensor]:
         """() each: the local and the whole loss of all that was added; to be asked for once."""
+        if not self._gradients:
+            return self._local, self._whole
         nothing = self._local.new_zeros(())
         local = self._local + _with_gradients(nothing, self._shared, self._gradients)
         return local, self._whole
@@ -98,6 +100,7 @@ class PartLosses:
         )
 
     def _eager(self, texts: Tensor, chosen: Tensor, positive: Tensor | None) -> Tensor:
+        self._gradients = self._gradients or [torch.zeros_like(x) for x in self._shared]
         of_texts = [self._pooling.project_queries(texts), F.normalize(texts, dim=1)]
         gradients = [torch.zeros_like(tensor) for tensor in of_texts]
         value = texts.new_zeros(())
