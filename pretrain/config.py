@@ -6,9 +6,8 @@ from pretrain.data.config import DataConfig
 from pretrain.distributed.engine import EngineConfig
 from pretrain.models.registry import ModelConfig
 from pretrain.objectives.registry import ObjectiveConfig
-from pretrain.ops.recompute import CHOICES as RECOMPUTE
 from pretrain.optim import OptimConfig
-from recaption.common.config import ConfigError, check_at_least, check_choice
+from recaption.common.config import ConfigError, check_at_least
 
 
 @dataclass
@@ -17,13 +16,12 @@ class TrainConfig:
     log_every: int = 10  # steps
     checkpoint_every: int = 1000  # steps; the last step is always saved
     num_kept_checkpoints: int = 2  # older ones are removed
-    # What the backward computes again instead of keeping it: none; elementwise (norms and
-    # activations: a third of the blocks' memory for little time); blocks (all but their inputs).
-    recompute: str = "none"
+    # The backward computes blocks again instead of keeping what is in them: a third more time for
+    # the least memory.
+    recompute_blocks: bool = False
 
     def __post_init__(self) -> None:
-        check_choice("train.recompute", self.recompute, RECOMPUTE)
-        numbers = {name: value for name, value in vars(self).items() if name != "recompute"}
+        numbers = {name: value for name, value in vars(self).items() if name != "recompute_blocks"}
         check_at_least(1, {f"train.{name}": value for name, value in numbers.items()})
 
 

@@ -48,13 +48,14 @@ class TrainedModule(nn.Module):
         self.model = model
         self.objective = objective
         self.use_bfloat16 = precision == "bf16"
+        self.with_tokens = "image.tokens" in objective.needs
 
     def forward(
         self, images: Tensor, texts: PackedTexts, exchange: Exchange, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Named loss terms of a batch: images (B, 3, H, W) normalised, K texts an image."""
         with torch.autocast(images.device.type, torch.bfloat16, enabled=self.use_bfloat16):
-            image_features = self.model.encode_image(images)
+            image_features = self.model.encode_image(images, with_tokens=self.with_tokens)
             text_features = self.model.encode_text(texts)
         terms: dict[str, Tensor] = self.objective(
             image_features.map(Tensor.float), text_features.map(Tensor.float), exchange, generator
@@ -185,7 +186,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
 def build_module(config: PretrainConfig) -> TrainedModule:
     """What the run trains, with fresh weights, drawn from torch's default generator."""
     model = build_model(config.model)
-    set_recompute(model, config.train.recompute)
+    set_recompute(model, config.train.recompute_blocks)
     objective = build_objective(config.objective, config.model.embed_dim)
     check_features(objective, model, num_texts(config.data.captions))
     return TrainedModule(model, objective, config.engine.precision)

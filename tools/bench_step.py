@@ -5,13 +5,16 @@
 The plain way (tests/pretrain/plain.py) is that of the published code: padded texts, queries
 projected for every pair, sampling over whole tokens; superpixels are the same in both. Both compute
 the same loss from the same weights and inputs, forward and backward, in turn; the ratio is the
-median over the turns. Peak memory is that of a fresh process for each.
+median over the turns. Peak memory is that of a fresh process for each way, told twice: of the
+tensors (weights, gradients, activations), and of the process, with all libraries.
 """
 
 import json
 import multiprocessing
+import os
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -19,9 +22,9 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-import psutil
 import torch
 from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
 
 from pretrain.data.captions import CaptionsConfig, sample_texts, split_caption
 from pretrain.data.tokens import PackedTexts, Tokenizer
@@ -53,7 +56,7 @@ class BenchConfig:
     pooling_batch_size: int = 64  # images where pooling and loss are measured alone
     num_turns: int = 3  # times that each way is timed
     num_threads: int = 0  # 0: as many as torch chooses
-    recompute: str = "none"  # what the fast way computes again: none, elementwise or blocks
+    recompute: bool = False  # the fast way computes blocks again in the backward
     parts: list[str] = field(default_factory=lambda: list(PARTS))  # what to measure
 
 
@@ -86,7 +89,13 @@ def main(argv: list[str]) -> None:
 
 def measure(config: BenchConfig, part: str) -> dict[str, Any]:
     """Times and memory of one part in both ways, and how far their losses are apart."""
-    memory = {way: _in_fresh_process(config, part, way) for way in WAYS}
+    memory = {
+        way: {
+            "tensors_mib": _in_fresh_process(_tensor_memory, config, part, way),
+            "process_mib": _in_fresh_process(_process_memory, config, part, way),
+        }
+        for way in WAYS
+    }
     work = build_work(config, part)
     seconds: dict[str, list[float]] = {way: [] for way in WAYS}
     losses: dict[str, float] = {}
@@ -99,14 +108,16 @@ def measure(config: BenchConfig, part: str) -> dict[str, Any]:
     result: dict[str, Any] = {
         "seconds": {way: statistics.median(seconds[way]) for way in WAYS},
         "speedup": statistics.median(plain / fast for plain, fast in pairs),
-        **{key: {way: memory[way][key] for way in WAYS} for key in ("peak_mib", "added_mib")},
+        **{key: {way: memory[way][key] for way in WAYS} for key in memory["plain"]},
         "loss": losses,
     }
+    result["memory_ratio"] = memory["fast"]["tensors_mib"] / memory["plain"]["tensors_mib"]
     print(
         f"{part:21} {result['seconds']['plain']:7.3f} s plain {result['seconds']['fast']:7.3f} s "
-        f"fast: {result['speedup']:.2f} times as fast; memory "
-        f"{memory['plain']['peak_mib']:.0f} -> {memory['fast']['peak_mib']:.0f} MiB in all, "
-        f"{memory['plain']['added_mib']:.0f} -> {memory['fast']['added_mib']:.0f} MiB added; "
+        f"fast: {result['speedup']:.2f} times as fast; tensors "
+        f"{memory['plain']['tensors_mib']:.0f} -> {memory['fast']['tensors_mib']:.0f} MiB "
+        f"({result['memory_ratio']:.2f}), process {memory['plain']['process_mib']:.0f} -> "
+        f"{memory['fast']['process_mib']:.0f} MiB; "
         f"loss {losses['plain']:.6f} and {losses['fast']:.6f}",
         flush=True,
     )
@@ -145,10 +156,12 @@ def build_work(config: BenchConfig, part: str) -> Work:
             parameters,
         )
     objective = CaftObjective(config.objective, config.model.embed_dim)
+    with_tokens = "image.tokens" in objective.needs
     drawn = torch.randint(packed.num_texts_per_image, (config.batch_size, config.batch_size))
 
     def fast() -> Tensor:
-        image, text = model.encode_image(images), model.encode_text(packed)
+        image = model.encode_image(images, with_tokens=with_tokens)
+        text = model.encode_text(packed)
         return _sum(objective.sigmoid_terms(image, text, Exchange(), drawn))
 
     return Work(
@@ -229,23 +242,48 @@ def _captions(config: BenchConfig) -> list[str]:
     return Random(0).sample(lines, number)
 
 
-def _in_fresh_process(config: BenchConfig, part: str, way: str) -> dict[str, float]:
+def _in_fresh_process(
+    measure: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
+) -> float:
+    """MiB."""
+    os.environ["KINETO_LOG_LEVEL"] = "99"  # torch's profiler mourns the absence of a GPU
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_measure_memory, args=(config, part, way, sender))
+    process = context.Process(target=_send_memory, args=(sender, measure, config, part, way))
     process.start()
     sender.close()
-    memory: dict[str, float] = receiver.recv()
+    memory: int = receiver.recv()
     process.join()
-    return memory
+    return memory / 2**20
 
 
-def _measure_memory(config: BenchConfig, part: str, way: str, sender: Any) -> None:
-    work = build_work(config, part)
-    before = psutil.Process().memory_info().rss
+def _send_memory(
+    sender: Any, measure: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
+) -> None:
+    sender.send(measure(build_work(config, part), way))
+
+
+def _process_memory(work: Work, way: str) -> int:
     work.run(way)
-    peak = peak_memory()
-    sender.send({"peak_mib": peak / 2**20, "added_mib": (peak - before) / 2**20})
+    return peak_memory()
+
+
+def _tensor_memory(work: Work, way: str) -> int:
+    """The most bytes in tensors at any moment of a forward and a backward, weights included."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        work.run(way)
+    with tempfile.TemporaryDirectory() as folder:
+        trace = Path(folder) / "trace.json"
+        profiler.export_chrome_trace(str(trace))
+        events = json.loads(trace.read_text())["traceEvents"]
+    memory = sorted(
+        (event["ts"], event["args"]["Total Allocated"], event["args"]["Bytes"])
+        for event in events
+        if event.get("name") == "[memory]"
+    )
+    _, total, change = memory[0]
+    added = max(total for _, total, _ in memory) - (total - change)
+    return added + sum(leaf.numel() * leaf.element_size() for leaf in work.leaves)
 
 
 def peak_memory() -> int:

@@ -4,22 +4,26 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from pretrain.ops.attention import Attention
-from pretrain.ops.linear import Linear
+from pretrain.ops.linear import Linear, linear_of, normed_linear
 from pretrain.ops.packing import Packing
 from pretrain.ops.recompute import Recomputing
 
 
 class Mlp(nn.Module):
-    """Linear, GELU, Linear."""
+    """Linear, GELU, Linear; keeps the hidden features only before the GELU."""
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = Linear(width, hidden)
         self.fc2 = Linear(hidden, width)
 
-    def forward(self, x: Tensor) -> Tensor:
-        output: Tensor = self.fc2(F.gelu(self.fc1(x)))
-        return output
+    def forward(self, x: Tensor, norm: nn.LayerNorm | None = None) -> Tensor:
+        """(..., width) -> (..., width), of `norm` of x if there is one."""
+        if norm is None:
+            hidden = self.fc1(x)
+        else:
+            hidden = normed_linear(x, norm, self.fc1.weight, self.fc1.bias)
+        return linear_of(F.gelu, self.fc2.weight, self.fc2.bias, hidden)
 
 
 class Block(Recomputing):
@@ -41,16 +45,33 @@ class Block(Recomputing):
 
     def at_ends(self, x: Tensor, packing: Packing) -> Tensor:
         """(T, width) packed texts -> (R, width): what `forward` gives at the last tokens."""
-        result: Tensor = self.run(self._at_ends, x, packing)
+        result: Tensor = self.run(self._of, x[packing.ends], x, packing)
+        return result
+
+    def at_first(self, x: Tensor) -> Tensor:
+        """(B, N, width) -> (B, 1, width): what `forward` gives at the first token."""
+        result: Tensor = self.run(self._of, x[:, :1], x)
         return result
 
     def _forward(self, x: Tensor, causal: bool, packing: Packing | None) -> Tensor:
-        x = x + self.attention(self.norm1(x), causal=causal, packing=packing)
-        return x + self.mlp(self.norm2(x))
+        x = x + self.attention(x, self.norm1, causal, packing)
+        return x + self.mlp(x, self.norm2)
 
-    def _at_ends(self, x: Tensor, packing: Packing) -> Tensor:
-        ends = x[packing.ends] + self.attention.at_ends(self.norm1(x), packing)
-        return ends + self.mlp(self.norm2(ends))
+    def _of(self, asking: Tensor, x: Tensor, packing: Packing | None = None) -> Tensor:
+        asking = asking + self.attention.of(asking, x, self.norm1, packing)
+        return asking + self.mlp(asking, self.norm2)
+
+
+class Blocks(nn.Sequential):
+    """Blocks in turn."""
+
+    def forward(self, x: Tensor, only_first: bool = False) -> Tensor:
+        """(B, N, width) -> the same; with `only_first` (B, 1, width), at the first token alone."""
+        *others, last = self.children()
+        for block in others:
+            x = block(x)
+        assert isinstance(last, Block)
+        return last.at_first(x) if only_first else last(x)
 
 
 def init_image_weights(module: nn.Module) -> None:

@@ -56,9 +56,18 @@ class DualEncoder(nn.Module):
         """The features it gives: `image.<field>` and `text.<field>`."""
         return (*(f"image.{name}" for name in self.image.offers), "text.whole", "text.parts")
 
-    def encode_image(self, images: Tensor, with_hierarchy: bool = False) -> ImageFeatures:
-        """(B, 3, H, W) normalised images -> features of width D, not normalised."""
-        return self.project_image_features(self.image(images, with_hierarchy=with_hierarchy))
+    def encode_image(
+        self, images: Tensor, with_hierarchy: bool = False, with_tokens: bool = True
+    ) -> ImageFeatures:
+        """(B, 3, H, W) normalised images -> features of width D, not normalised.
+
+        Args:
+            images: as above.
+            with_hierarchy: return the segments of every level too.
+            with_tokens: return `tokens` too, those of the last stage.
+        """
+        features = self.image(images, with_hierarchy=with_hierarchy, with_tokens=with_tokens)
+        return self.project_image_features(features)
 
     def encode_text(self, texts: PackedTexts) -> TextFeatures:
         """Packed texts, K an image -> features of width D, not normalised."""

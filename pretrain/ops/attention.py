@@ -1,16 +1,18 @@
-"""Multi-head self-attention, over dense sequences or over packed texts."""
+"""Multi-head self-attention behind a LayerNorm, over dense sequences or over packed texts."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.ops.linear import Linear, linear
+from pretrain.ops.linear import Linear, linear_of, normed_linear
 from pretrain.ops.packing import Packing
 from recaption.common.config import ConfigError
 
 
 class Attention(nn.Module):
     """Multi-head self-attention with its projections.
+
+    It is given the LayerNorm of its input, of which it keeps nothing (`normed_linear`).
 
     Args:
         width: channels, a multiple of `num_heads`.
@@ -25,29 +27,44 @@ class Attention(nn.Module):
         self.qkv = Linear(width, 3 * width)
         self.project = Linear(width, width)
 
-    def forward(self, x: Tensor, causal: bool = False, packing: Packing | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, norm: nn.LayerNorm, causal: bool = False, packing: Packing | None = None
+    ) -> Tensor:
         """x: (B, N, width); or (T, width) packed texts with their `packing`, then always causal."""
-        query, key, value = self._heads(self.qkv(x), 3)
+        qkv = normed_linear(x, norm, self.qkv.weight, self.qkv.bias)
+        query, key, value = self._heads(qkv, 3)
         if packing is None:
-            mixed = dense_attention(query, key, value, causal)
-        else:
-            mixed = packed_causal_attention(query, key, value, packing)
-        projected: Tensor = self.project(mixed.flatten(-2))
-        return projected
+            return self._project(dense_attention(query, key, value, causal))
+        return self._project(*packed_causal_attention(query, key, value, packing))
 
-    def at_ends(self, x: Tensor, packing: Packing) -> Tensor:
-        """(T, width) packed texts -> (R, width): what `forward` gives at the last tokens.
+    def of(
+        self, asking: Tensor, x: Tensor, norm: nn.LayerNorm, packing: Packing | None = None
+    ) -> Tensor:
+        """What `forward` gives for some tokens, which see all others; only they ask.
 
-        A last token sees all of its text, so that only it asks.
+        Args:
+            asking: (B, Q, width) some of `x`; of packed texts (R, width) the last tokens.
+            x: as in `forward`.
+            norm: as in `forward`.
+            packing: as in `forward`.
+
+        Returns:
+            the shape of `asking`.
         """
         width = x.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
-        (query,) = self._heads(linear(x[packing.ends], weight[:width], bias[:width]), 1)
-        key, value = self._heads(linear(x, weight[width:], bias[width:]), 2)
-        projected: Tensor = self.project(
-            packed_end_attention(query, key, value, packing).flatten(1)
-        )
-        return projected
+        (query,) = self._heads(normed_linear(asking, norm, weight[:width], bias[:width]), 1)
+        key, value = self._heads(normed_linear(x, norm, weight[width:], bias[width:]), 2)
+        if packing is None:
+            return self._project(dense_attention(query, key, value, causal=False))
+        return self._project(*packed_end_attention(query, key, value, packing))
+
+    def _project(self, *mixed: Tensor) -> Tensor:
+        """(..., heads, channels) of all texts, or of one group of them after the other."""
+        if len(mixed) == 1:
+            projected: Tensor = self.project(mixed[0].flatten(-2))
+            return projected
+        return linear_of(_joined, self.project.weight, self.project.bias, *mixed)
 
     def _heads(self, x: Tensor, number: int) -> tuple[Tensor, ...]:
         """(..., number * width) -> `number` times (..., heads, channels)."""
@@ -62,10 +79,15 @@ def dense_attention(query: Tensor, key: Tensor, value: Tensor, causal: bool) -> 
     return mixed.transpose(1, 2)
 
 
-def packed_causal_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
-    """Causal attention within each text: (T, heads, channels) each -> (T, heads, channels)."""
+def packed_causal_attention(
+    query: Tensor, key: Tensor, value: Tensor, packing: Packing
+) -> list[Tensor]:
+    """Causal attention within each text.
+
+    (T, heads, channels) each -> as many rows, in one tensor or one for each group of the packing.
+    """
     if packing.groups is None:
-        return _variable_length(query, key, value, packing.offsets, packing, causal=True)
+        return [_variable_length(query, key, value, packing.offsets, packing, causal=True)]
     # Split at once: the gradient of a slice is a whole row of zeros around it, for each group.
     sizes = [count * length for count, length in packing.groups]
     rows = (x.split(sizes) for x in (query, key, value))
@@ -73,10 +95,12 @@ def packed_causal_attention(query: Tensor, key: Tensor, value: Tensor, packing: 
     for (count, length), *qkv in zip(packing.groups, *rows, strict=True):
         q, k, v = (x.unflatten(0, (count, length)) for x in qkv)
         mixed.append(dense_attention(q, k, v, causal=True).flatten(0, 1))
-    return torch.cat(mixed)
+    return mixed
 
 
-def packed_end_attention(query: Tensor, key: Tensor, value: Tensor, packing: Packing) -> Tensor:
+def packed_end_attention(
+    query: Tensor, key: Tensor, value: Tensor, packing: Packing
+) -> list[Tensor]:
     """Attention of one query a text over that text.
 
     Args:
@@ -84,11 +108,11 @@ def packed_end_attention(query: Tensor, key: Tensor, value: Tensor, packing: Pac
         key, value: (T, heads, channels).
 
     Returns:
-        (R, heads, channels).
+        (R, heads, channels), in one tensor or one for each group of the packing.
     """
     if packing.groups is None:
         one_each = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
-        return _variable_length(query, key, value, one_each, packing, causal=False)
+        return [_variable_length(query, key, value, one_each, packing, causal=False)]
     queries = query.split([count for count, _ in packing.groups])
     sizes = [count * length for count, length in packing.groups]
     rows = (x.split(sizes) for x in (key, value))
@@ -96,7 +120,12 @@ def packed_end_attention(query: Tensor, key: Tensor, value: Tensor, packing: Pac
     for (count, length), q, k, v in zip(packing.groups, queries, *rows, strict=True):
         k, v = (x.unflatten(0, (count, length)) for x in (k, v))
         mixed.append(dense_attention(q.unsqueeze(1), k, v, causal=False).squeeze(1))
-    return torch.cat(mixed)
+    return mixed
+
+
+def _joined(*groups: Tensor) -> Tensor:
+    """(N, heads, channels) each -> (their sum, width)."""
+    return torch.cat(groups).flatten(1)
 
 
 def has_variable_length_kernel(device: torch.device, head_width: int) -> bool:

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
 from pretrain.ops.attention import Attention
 from pretrain.ops.farthest_point_sampling import farthest_point_sampling
-from pretrain.ops.linear import Linear
+from pretrain.ops.linear import Linear, normed_linear
 from pretrain.ops.recompute import Recomputing
 
 #: Sharpness of the assignment: logits are this times a cosine.
@@ -65,11 +66,34 @@ class GraphPooling(Recomputing):
         assignment = logits.softmax(dim=2)
 
         share = assignment / assignment.sum(dim=1, keepdim=True)
-        pooled = tokens.gather(1, index) + self.fc2(share.transpose(1, 2) @ self.fc1(tokens))
-        return cls + self.fc2(self.fc1(cls)), pooled, logits
+        # Not kept: the activations of the hidden features, which are wide and cost little.
+        mixed = checkpoint(self._mix, share, self._hidden(tokens), use_reentrant=False)
+        pooled = tokens.gather(1, index) + self._output(mixed)
+        return cls + self._output(self._activate(self._hidden(cls))), pooled, logits
 
     def _node_features(self, tokens: Tensor) -> Tensor:
         """Tokens in context, without what they all share: (B, N, d)."""
-        nodes = tokens + self.attention(self.norm(tokens))
+        nodes = tokens + self.attention(tokens, self.norm)
         centred: Tensor = nodes - nodes.mean(dim=1, keepdim=True) + self.bias
         return centred
+
+    def _hidden(self, tokens: Tensor) -> Tensor:
+        """(B, N, d) -> (B, N, 4 d), to be activated."""
+        norm, linear, *_ = self.fc1
+        assert isinstance(norm, nn.LayerNorm) and isinstance(linear, Linear)
+        return normed_linear(tokens, norm, linear.weight, linear.bias)
+
+    def _activate(self, hidden: Tensor) -> Tensor:
+        for layer in list(self.fc1)[2:]:
+            hidden = layer(hidden)
+        return hidden
+
+    def _mix(self, share: Tensor, hidden: Tensor) -> Tensor:
+        """(B, N, k) and (B, N, 4 d) not activated -> (B, k, 4 d)."""
+        return share.transpose(1, 2) @ self._activate(hidden)
+
+    def _output(self, hidden: Tensor) -> Tensor:
+        """(B, k, 4 d) -> (B, k, d)."""
+        norm, linear = self.fc2
+        assert isinstance(norm, nn.LayerNorm) and isinstance(linear, Linear)
+        return normed_linear(hidden, norm, linear.weight, linear.bias)

@@ -1,5 +1,6 @@
-"""Linear layers, on CPUs by the library that is faster at them."""
+"""Linear layers, on CPUs by the library that is faster at them, and lean in what they keep."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -26,30 +27,85 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """
     if not _is_for_onednn(x):
         return F.linear(x, weight, bias)
-    result: Tensor = _Linear.apply(x.reshape(-1, x.shape[-1]), weight, bias)
-    return result.view(*x.shape[:-1], len(weight))
+    result: Tensor = _LinearOf.apply(None, weight, bias, x)
+    return result
 
 
-class _Linear(torch.autograd.Function):
+def linear_of(
+    function: Callable[..., Tensor], weight: Tensor, bias: Tensor | None, *inputs: Tensor
+) -> Tensor:
+    """``linear(function(*inputs), weight, bias)`` that does not keep what `function` gives.
+
+    The gradient of `weight` needs it, and the backward computes it again from the `inputs`, which
+    are kept anyway. For functions that cost little beside a product: norms, activations. To a
+    compiler it is as it reads, for it chooses by itself what to keep.
+    """
+    if torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return linear(function(*inputs), weight, bias)
+    result: Tensor = _LinearOf.apply(function, weight, bias, *inputs)
+    return result
+
+
+def normed_linear(x: Tensor, norm: nn.LayerNorm, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``linear(norm(x), weight, bias)`` that does not keep what `norm` gives."""
+
+    def layer_norm(x: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+        return F.layer_norm(x, norm.normalized_shape, scale, shift, norm.eps)
+
+    return linear_of(layer_norm, weight, bias, x, norm.weight, norm.bias)
+
+
+class _LinearOf(torch.autograd.Function):
     """The gradient of the weight is left to MKL: oneDNN would need both factors transposed."""
 
     @staticmethod
     def forward(  # type: ignore[override]
-        ctx: Any, rows: Tensor, weight: Tensor, bias: Tensor | None
+        ctx: Any,
+        function: Callable[..., Tensor] | None,
+        weight: Tensor,
+        bias: Tensor | None,
+        *inputs: Tensor,
     ) -> Tensor:
-        ctx.save_for_backward(rows, weight)
-        return _product(rows, weight, bias)
+        ctx.save_for_backward(weight, *inputs)
+        ctx.function = function
+        ctx.bias_dtype = None if bias is None else bias.dtype
+        device = weight.device.type
+        ctx.autocast = (device, torch.get_autocast_dtype(device), torch.is_autocast_enabled(device))
+        rows = function(*inputs) if function else inputs[0]
+        if not _is_for_onednn(rows):
+            return F.linear(rows, weight, bias)
+        result = _product(rows.reshape(-1, rows.shape[-1]), weight, bias)
+        return result.view(*rows.shape[:-1], len(weight))
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        rows, weight = ctx.saved_tensors
-        needs_rows, needs_weight, needs_bias = ctx.needs_input_grad
-        grad = grads[0].contiguous()
-        return (
-            _product(grad, weight.T, None) if needs_rows else None,
-            grad.T @ rows if needs_weight else None,
-            grad.sum(dim=0) if needs_bias else None,
-        )
+        weight, *inputs = ctx.saved_tensors
+        _, needs_weight, needs_bias, *needs_inputs = ctx.needs_input_grad
+        rows = inputs[0]
+        if ctx.function:
+            device, dtype, enabled = ctx.autocast
+            inputs = [
+                x.detach().requires_grad_(needed)
+                for x, needed in zip(inputs, needs_inputs, strict=True)
+            ]
+            with torch.enable_grad(), torch.autocast(device, dtype, enabled):
+                rows = ctx.function(*inputs)
+        grad = grads[0].flatten(0, -2).contiguous()
+        flat = rows.detach().flatten(0, -2).to(grad.dtype)
+        grad_of_weight = (grad.T @ flat).to(weight.dtype) if needs_weight else None
+        grad_of_bias = grad.sum(dim=0).to(ctx.bias_dtype) if needs_bias else None
+        del flat
+        grads_of_inputs: list[Tensor | None] = [None] * len(inputs)
+        if any(needs_inputs):
+            product = _product if _is_for_onednn(grad) else F.linear
+            grad_of_rows = product(grad, weight.to(grad.dtype).T, None).view_as(rows).to(rows.dtype)
+            if ctx.function:
+                wanted = [x for x in inputs if x.requires_grad]
+                found = iter(torch.autograd.grad(rows, wanted, grad_of_rows))
+                grads_of_inputs = [next(found) if needed else None for needed in needs_inputs]
+            else:
+                grads_of_inputs = [grad_of_rows]
+        return None, grad_of_weight, grad_of_bias, *grads_of_inputs
 
 
 def _product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

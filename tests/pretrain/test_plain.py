@@ -49,14 +49,17 @@ def test_the_benchmark_compares_both_ways(tmp_path, capsys):
     config.model.text.part.vocab_size = 49408
     config.model.text.part.context_length = 77
     write_config(config, tmp_path / "bench.yaml")
-    parts = ["text tower", "with texts of 8 ranks"]  # each takes two processes
+    parts = ["text tower", "with texts of 8 ranks"]  # each takes four processes
     main([str(tmp_path / "bench.yaml"), f"parts=[{','.join(parts)}]", "--json"])
     measured = json.loads(capsys.readouterr().out.splitlines()[-1])["parts"]
     assert list(measured) == parts
     for part in measured.values():
         assert part["loss"]["plain"] == pytest.approx(part["loss"]["fast"], rel=1e-4)
         assert part["speedup"] > 0
-        assert part["peak_mib"]["fast"] > part["added_mib"]["fast"] >= 0
+        assert 0 < part["tensors_mib"]["fast"] < part["process_mib"]["fast"]
+        assert part["memory_ratio"] == pytest.approx(
+            part["tensors_mib"]["fast"] / part["tensors_mib"]["plain"]
+        )
 
 
 def test_an_unknown_part_is_refused():

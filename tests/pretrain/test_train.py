@@ -181,11 +181,11 @@ def test_a_frozen_superpixel_network_stays_as_it_was_published(
 
 
 def test_what_is_to_be_computed_again_is_told_to_the_model(config: Path) -> None:
-    chosen = load_config(PretrainConfig, [str(config), "train.recompute=blocks"])
+    chosen = load_config(PretrainConfig, [str(config), "train.recompute_blocks=true"])
     module = build_module(chosen)
     parts = [part for part in module.modules() if isinstance(part, Recomputing)]
     assert len(parts) == 3 + 2 + 1 + 1  # blocks of three stages, poolings, texts
-    assert {part.recompute for part in parts} == {"blocks"}
+    assert {part.recompute for part in parts} == {True}
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(config: Path, tmp_path: Path) -> None:

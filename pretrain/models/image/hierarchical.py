@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.blocks import Block, init_image_weights
+from pretrain.models.blocks import Block, Blocks, init_image_weights
 from pretrain.models.features import ImageFeatures, SegmentHierarchy
 from pretrain.models.image.positions import sincos_positions
 from pretrain.models.image.stem import ConvStem, StemConfig
@@ -42,6 +42,8 @@ class HierarchicalConfig:
 
     def __post_init__(self) -> None:
         check_choice("model.image.hierarchical.pool", self.pool, ("cls", "mean"))
+        if min(self.depths, default=1) < 1:
+            raise ConfigError(f"depths {self.depths}: each stage needs a block")
         if len(self.depths) != len(self.num_clusters) + 1 or len(self.depths) < 2:
             raise ConfigError(
                 f"depths {self.depths} and num_clusters {self.num_clusters} do not go together: "
@@ -94,7 +96,7 @@ class HierarchicalEncoder(nn.Module):
         self.register_buffer("positions", positions, persistent=False)
         self.cls = nn.Parameter(torch.empty(1, 1, config.width))
         self.stages = nn.ModuleList(
-            nn.Sequential(
+            Blocks(
                 *(
                     Block(config.width, config.num_heads, config.mlp_ratio, NORM_EPS)
                     for _ in range(depth)
@@ -112,7 +114,11 @@ class HierarchicalEncoder(nn.Module):
         nn.init.trunc_normal_(self.cls, std=0.02)
 
     def forward(
-        self, images: Tensor, with_hierarchy: bool = False, labels: Tensor | None = None
+        self,
+        images: Tensor,
+        with_hierarchy: bool = False,
+        labels: Tensor | None = None,
+        with_tokens: bool = True,
     ) -> ImageFeatures:
         """Encodes images.
 
@@ -120,6 +126,7 @@ class HierarchicalEncoder(nn.Module):
             images: (B, 3, H, W), normalised.
             with_hierarchy: return the segments of every level too.
             labels: (B, H, W) superpixel of each pixel, instead of computing them.
+            with_tokens: return the coarse tokens too. The training of CAFT has no use for them.
 
         Returns:
             Features of the encoder's own width.
@@ -132,12 +139,13 @@ class HierarchicalEncoder(nn.Module):
         assignments = []
         fine = None
         for level, stage in enumerate(self.stages):
-            sequence = torch.cat([cls, tokens], dim=1)
-            sequence = stage(sequence)
+            is_last = level == len(self.poolings)
+            only_cls = is_last and level > 1 and self.pool == "cls" and not with_tokens
+            sequence = stage(torch.cat([cls, tokens], dim=1), only_first=only_cls)
             if level == 1:
                 fine = self.norm_fine(sequence)
             cls, tokens = sequence[:, :1], sequence[:, 1:]
-            if level < len(self.poolings):
+            if not is_last:
                 cls, tokens, logits = self.poolings[level](cls, tokens, masked)
                 assignments.append(logits)
                 masked = None
@@ -151,7 +159,8 @@ class HierarchicalEncoder(nn.Module):
             pooled, fine_pooled = tokens.mean(dim=1), fine_tokens.mean(dim=1)
         else:
             pooled, fine_pooled = coarse[:, 0], fine[:, 0]
-        return ImageFeatures(pooled, tokens, fine_pooled, fine_tokens, hierarchy)
+        coarse_tokens = tokens if with_tokens else None
+        return ImageFeatures(pooled, coarse_tokens, fine_pooled, fine_tokens, hierarchy)
 
     def fit_positions(self, state: dict[str, Tensor], prefix: str) -> None:
         """Positions are computed, `position_size` says for what: there is nothing to do."""

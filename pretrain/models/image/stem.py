@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from pretrain.ops.linear import linear
+from pretrain.ops.normed_convolution import normed_convolution
 from recaption.common.config import ConfigError
 
 
@@ -51,7 +52,12 @@ class ConvStem(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) images -> (B, H/stride, W/stride, channels), to be projected."""
         features = images.contiguous(memory_format=torch.channels_last)
-        for layer in list(self.layers)[:-1]:
+        *layers, _ = self.layers
+        features = layers[0](features)
+        for norm, convolution in zip(layers[1::3], layers[3::3], strict=False):
+            assert isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d)
+            features = normed_convolution(features, norm, convolution)
+        for layer in layers[-2:]:
             features = layer(features)
         return features.permute(0, 2, 3, 1)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.blocks import Block, init_image_weights
+from pretrain.models.blocks import Block, Blocks, init_image_weights
 from pretrain.models.features import ImageFeatures
 from pretrain.models.image.positions import resize_learned, sincos_positions
 from pretrain.ops.linear import Linear
@@ -62,9 +62,11 @@ class VisionTransformer(nn.Module):
         self.pre_norm = (
             nn.LayerNorm(config.width, eps=config.norm_eps) if config.pre_norm else nn.Identity()
         )
-        self.blocks = nn.ModuleList(
-            Block(config.width, config.num_heads, config.mlp_ratio, config.norm_eps)
-            for _ in range(config.depth)
+        self.blocks = Blocks(
+            *(
+                Block(config.width, config.num_heads, config.mlp_ratio, config.norm_eps)
+                for _ in range(config.depth)
+            )
         )
         self.norm = nn.LayerNorm(config.width, eps=config.norm_eps)
         init_image_weights(self)
@@ -81,10 +83,13 @@ class VisionTransformer(nn.Module):
         key = f"{prefix}positions"
         state[key] = resize_learned(state[key], side, num_leading)
 
-    def forward(self, images: Tensor, with_hierarchy: bool = False) -> ImageFeatures:
+    def forward(
+        self, images: Tensor, with_hierarchy: bool = False, with_tokens: bool = True
+    ) -> ImageFeatures:
         """(B, 3, H, W) normalised images -> features of the encoder's own width.
 
-        There is no hierarchy to return: tokens are the square grid of patches, row-major.
+        There is no hierarchy to return: tokens are the square grid of patches, row-major. Where
+        nobody asks for them, the last block computes the class token alone.
         """
         patch = self.patch_size
         cells = images.unflatten(3, (-1, patch)).unflatten(2, (-1, patch))
@@ -93,9 +98,8 @@ class VisionTransformer(nn.Module):
         if self.cls is not None:
             tokens = torch.cat([self.cls.expand(len(images), -1, -1), tokens], dim=1)
         tokens = self.pre_norm(tokens + self.positions)
-        for block in self.blocks:
-            tokens = block(tokens)
-        tokens = self.norm(tokens)
+        only_cls = self.cls is not None and not with_tokens
+        tokens = self.norm(self.blocks(tokens, only_first=only_cls))
         if self.cls is None:
-            return ImageFeatures(tokens.mean(dim=1), tokens)
-        return ImageFeatures(tokens[:, 0], tokens[:, 1:])
+            return ImageFeatures(tokens.mean(dim=1), tokens if with_tokens else None)
+        return ImageFeatures(tokens[:, 0], tokens[:, 1:] if with_tokens else None)

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.data.tokens import pack_tokens
 from pretrain.distributed.exchange import Exchange
@@ -11,7 +12,9 @@ from tests.places import CONFIGS
 
 
 def config_of(*names):
-    return load_config(CountConfig, [str(CONFIGS / f"{name}.yaml") for name in names])
+    """Of files of `configs`, and `key=value`."""
+    paths = [name if "=" in name else str(CONFIGS / f"{name}.yaml") for name in names]
+    return load_config(CountConfig, paths)
 
 
 def count(*names):
@@ -146,6 +149,7 @@ def test_texts_that_nothing_would_see_are_an_error():
         ("model.image.hierarchical.num_heads=7", "width 96 is not a multiple of its 7"),
         ("model.image.hierarchical.num_clusters=[200,32,16]", "196 superpixels cannot be pooled"),
         ("model.image.hierarchical.depths=[2,2]", "do not go together"),
+        ("model.image.hierarchical.depths=[2,2,0,2]", "each stage needs a block"),
         ("model.image.hierarchical.pool=max", "pool is 'max'"),
         ("model.image.hierarchical.stem.strides=[2,2]", "differ in length"),
     ],
@@ -153,6 +157,26 @@ def test_texts_that_nothing_would_see_are_an_error():
 def test_errors_of_the_user(override, message):
     with pytest.raises(ConfigError, match=message):
         build_model(load_config(CountConfig, [str(CONFIGS / "model/caft_ti.yaml"), override]).model)
+
+
+@pytest.mark.parametrize("pool", ["cls", "mean"])
+@pytest.mark.parametrize("kind", ["hierarchical", "vit"])
+def test_nothing_is_computed_for_tokens_that_nobody_asks_for(kind, pool):
+    name = {"hierarchical": "caft_ti", "vit": "vit_ti"}[kind]
+    torch.manual_seed(0)
+    config = config_of(f"model/{name}", f"model.image.{kind}.pool={pool}").model
+    model, images = build_model(config).eval(), torch.randn(2, 3, 112, 112)
+    found, cost = {}, {}
+    for with_tokens in (True, False):
+        with FlopCounterMode(display=False) as flops:
+            found[with_tokens] = model.encode_image(images, with_tokens=with_tokens)
+        cost[with_tokens] = flops.get_total_flops()
+    assert found[False].tokens is None
+    expected = dict(found[True])
+    for name, feature in found[False]:
+        torch.testing.assert_close(feature, expected.pop(name))
+    assert list(expected) == ["tokens"]
+    assert cost[False] < cost[True]
 
 
 def test_unknown_objective():

@@ -1,5 +1,6 @@
 import pytest
 import torch
+from torch import nn
 
 from pretrain.ops.attention import Attention
 from pretrain.ops.packing import pack_as_they_come, pack_by_length
@@ -37,10 +38,11 @@ def test_packed_equals_one_text_at_a_time(kind, texts, monkeypatch):
         monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", plain_varlen_attn)
     rows = packing.arrange(torch.cat(texts))
 
-    packed = attention(rows, packing=packing)
-    ends = attention.at_ends(rows, packing)
+    norm = nn.LayerNorm(24)
+    packed = attention(rows, norm, packing=packing)
+    ends = attention.of(rows[packing.ends], rows, norm, packing)
 
-    alone = [attention(text.unsqueeze(0), causal=True)[0] for text in texts]
+    alone = [attention(text.unsqueeze(0), norm, causal=True)[0] for text in texts]
     order = torch.arange(22) if packing.order is None else packing.order
     torch.testing.assert_close(packed, torch.cat(alone)[order])
     expected = torch.stack([text[-1] for text in alone])
