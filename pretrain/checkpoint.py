@@ -1,41 +1,57 @@
-"""Checkpoints: written aside, renamed, then closed by a `COMPLETE` marker."""
+"""Checkpoints: where they are, what they hold, and how a run goes on from one.
+
+A checkpoint holds whole tensors by name in safetensors, whatever ZeRO stage and number of ranks
+wrote it: it is evaluated, released and trained on with any other.
+"""
 
 import json
-import shutil
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import save_file
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
 
 from pretrain.config import PretrainConfig
 from pretrain.distributed.engine import Engine
-from pretrain.distributed.ranks import Ranks
+from pretrain.ema import Ema
 from recaption.common.config import UserError, check_unchanged
-from recaption.common.files import read_json, sync
+from recaption.common.files import atomic_write, read_json
 
 COMPLETE = "COMPLETE"
 WEIGHTS = "model.safetensors"
+EMA_WEIGHTS = "ema.safetensors"
+MOMENTS = "optimizer.safetensors"
 CONFIG = "config.yaml"
 STATE = "state.json"
-#: In a run that goes on: how long it trains, how often it tells and saves, and where things lie.
+ROLLBACKS = "rollbacks.json"
+#: In a run that goes on: how long it trains, how often it tells and saves, how it is spread over
+#: ranks, and where things lie. The number of images a step may not: see `find_checkpoint`.
 MAY_CHANGE = (
     "train",
+    "stability",
     "run",
     "data.train",
     "data.num_workers",
+    "data.batch_size",
+    "engine.zero_stage",
+    "engine.num_micro_batches",
+    "engine.compile",
     "model.image.hierarchical.superpixels.spixelfcn.weights",
 )
 
 
 @dataclass
 class TrainState:
-    """What a resumed run needs besides the engine's own state."""
+    """What a resumed run needs besides the tensors."""
 
-    step: int  # steps done
-    num_samples_seen: int
-    num_ranks: int
-    stream: dict[str, Any]
+    step: int = 0  # steps done
+    num_samples_seen: int = 0
+    global_batch: int = 0  # images a step, of all ranks
+    num_updates: int = 0  # steps whose gradient was taken
+    num_rollbacks: int = 0
+    stream: dict[str, Any] = field(default_factory=dict)
 
 
 def checkpoint_folder(run: Path, step: int) -> Path:
@@ -60,66 +76,98 @@ def newest_checkpoint(run: Path) -> Path:
     return complete[-1]
 
 
-def save_checkpoint(
-    run: Path, engine: Engine, state: TrainState, ranks: Ranks, num_kept: int
-) -> Path:
-    """Saves weights, engine and train state; every rank must call this.
-
-    `model.safetensors` holds all weights in fp32, so that a checkpoint can be evaluated and
-    released without DeepSpeed and whatever the ZeRO stage was.
-    """
-    final = checkpoint_folder(run, state.step)
-    aside = final.with_name(f".{final.name}.tmp")
-    if ranks.is_first:
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(final, ignore_errors=True)
-        aside.mkdir(parents=True)
-    ranks.barrier()
-    engine.save(aside)
-    weights = engine.full_state_dict()
-    if ranks.is_first:
-        save_file(weights, aside / WEIGHTS)
-        (aside / STATE).write_text(json.dumps(vars(state)))
-    # The folder is listed only when nobody writes to it any more: a file that is being written
-    # has another name until it is whole.
-    ranks.barrier()
-    # On disk before the marker is; each node can only answer for what its own ranks wrote.
-    for path in (aside, *aside.rglob("*")):
-        sync(path)
-    ranks.barrier()
-    if ranks.is_first:
-        aside.rename(final)
-        (final / COMPLETE).write_text("")
-        for path in (final / COMPLETE, final, final.parent):
-            sync(path)
-        for old in complete_checkpoints(run)[:-num_kept]:
-            # The marker goes first: a removal cut short leaves no checkpoint that looks whole.
-            (old / COMPLETE).unlink()
-            shutil.rmtree(old)
-    ranks.barrier()
-    return final
-
-
-def resume(run: Path, config: PretrainConfig, engine: Engine, ranks: Ranks) -> TrainState | None:
-    """Loads the newest complete checkpoint into the engine; None if the run has none.
+def find_checkpoint(
+    run: Path, config: PretrainConfig, world_size: int
+) -> tuple[TrainState, Path | None]:
+    """Where an earlier attempt left off: its state and checkpoint; a new state if there is none.
 
     Raises:
-        UserError: the checkpoint is of another configuration or number of ranks.
+        UserError: the run was begun with another configuration, or other images a step.
     """
+    global_batch = config.data.batch_size * world_size
+    if (run / CONFIG).is_file():
+        check_unchanged(config, run / CONFIG, MAY_CHANGE)
     complete = complete_checkpoints(run)
     if not complete:
-        return None
-    check_unchanged(config, run / CONFIG, MAY_CHANGE)
+        return TrainState(global_batch=global_batch), None
     if not (complete[-1] / STATE).is_file():
         raise UserError(
             f"{complete[-1]} holds weights only, as an imported run does: it can be evaluated and "
             "released, not trained on"
         )
-    state = TrainState(**read_json(complete[-1] / STATE))
-    if state.num_ranks != ranks.world_size:
+    state = read_state(complete[-1])
+    if state.global_batch != global_batch:
+        fitting, rest = divmod(state.global_batch, world_size)
+        what_to_do = f"set data.batch_size={fitting}" if not rest else "use another number of ranks"
         raise UserError(
-            f"{run} was trained on {state.num_ranks} ranks and cannot go on with "
-            f"{ranks.world_size}: use as many, or another run folder"
+            f"{run} trains on {state.global_batch} images a step; {world_size} ranks x "
+            f"data.batch_size={config.data.batch_size} are {global_batch}: {what_to_do}, or "
+            "another run folder"
         )
-    engine.load(complete[-1])
-    return state
+    for record in _rollbacks(run):
+        if record["step"] == state.step and record["num_rollbacks"] > state.num_rollbacks:
+            # It went back to here once, and on with other data.
+            state.num_rollbacks, state.stream = record["num_rollbacks"], record["stream"]
+    return state, complete[-1]
+
+
+def read_state(checkpoint: Path) -> TrainState:
+    return TrainState(**read_json(checkpoint / STATE))
+
+
+def load_checkpoint(checkpoint: Path, engine: Engine, ema: Ema | None) -> None:
+    """Loads weights, Adam's moments and the mean of the weights. Every rank must call this."""
+    weights = SavedTensors(checkpoint / WEIGHTS)
+    moments = SavedTensors(checkpoint / MOMENTS)
+    engine.shards.load(weights, moments, read_state(checkpoint).num_updates)
+    if ema is not None:
+        ema.load(SavedTensors(checkpoint / EMA_WEIGHTS))
+
+
+def record_rollback(run: Path, state: TrainState) -> None:
+    """Notes that training went back to ``state.step`` and on with the data of ``state.stream``."""
+    record = {
+        "step": state.step,
+        "num_rollbacks": state.num_rollbacks,
+        "stream": state.stream,
+    }
+    with atomic_write(run / ROLLBACKS) as temporary:
+        temporary.write_text(json.dumps([*_rollbacks(run), record], indent=1))
+
+
+def _rollbacks(run: Path) -> list[dict[str, Any]]:
+    path = run / ROLLBACKS
+    records: list[dict[str, Any]] = read_json(path) if path.exists() else []
+    return records
+
+
+def describe_state(state: TrainState) -> str:
+    return json.dumps(asdict(state))
+
+
+class SavedTensors(Mapping[str, Tensor]):
+    """Tensors of a safetensors file, each read when it is asked for.
+
+    Raises:
+        UserError: the file is missing or damaged.
+    """
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = safe_open(path, framework="pt")
+        except (SafetensorError, OSError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error}): copy it again, or delete this "
+                "checkpoint to go on from the one before"
+            ) from None
+        self._names = list(self._file.keys())
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._file.get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)

@@ -7,6 +7,7 @@ from pretrain.distributed.engine import EngineConfig
 from pretrain.models.registry import ModelConfig
 from pretrain.objectives.registry import ObjectiveConfig
 from pretrain.optim import OptimConfig
+from pretrain.stability import StabilityConfig
 from recaption.common.config import ConfigError, check_at_least
 
 
@@ -16,13 +17,16 @@ class TrainConfig:
     log_every: int = 10  # steps
     checkpoint_every: int = 1000  # steps; the last step is always saved
     num_kept_checkpoints: int = 2  # older ones are removed
+    keep_every: int = 0  # but for those of steps that are multiples of this; 0: for none
+    save_in_background: bool = True  # while training goes on; takes memory for a copy on rank 0
     # The backward computes blocks again instead of keeping what is in them: a third more time for
     # the least memory.
     recompute_blocks: bool = False
 
     def __post_init__(self) -> None:
-        numbers = {name: value for name, value in vars(self).items() if name != "recompute_blocks"}
-        check_at_least(1, {f"train.{name}": value for name, value in numbers.items()})
+        for name in ("num_steps", "log_every", "checkpoint_every", "num_kept_checkpoints"):
+            check_at_least(1, {f"train.{name}": getattr(self, name)})
+        check_at_least(0, {"train.keep_every": self.keep_every})
 
 
 @dataclass
@@ -37,6 +41,7 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    stability: StabilityConfig = field(default_factory=StabilityConfig)
 
     def __post_init__(self) -> None:
         check_at_least(0, {"seed": self.seed})
@@ -44,6 +49,11 @@ class PretrainConfig:
             raise ConfigError(
                 f"optim.num_warmup_steps={self.optim.num_warmup_steps} leaves nothing of "
                 f"train.num_steps={self.train.num_steps}"
+            )
+        if self.data.batch_size % self.engine.num_micro_batches:
+            raise ConfigError(
+                f"data.batch_size={self.data.batch_size} is not a multiple of "
+                f"engine.num_micro_batches={self.engine.num_micro_batches}"
             )
         self._check_parts()
 

@@ -1,29 +1,40 @@
 """Training, from top to bottom."""
 
-import math
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
 
-from pretrain.checkpoint import CONFIG, TrainState, resume, save_checkpoint
+from pretrain.checkpoint import (
+    CONFIG,
+    WEIGHTS,
+    SavedTensors,
+    TrainState,
+    complete_checkpoints,
+    find_checkpoint,
+    load_checkpoint,
+    read_state,
+    record_rollback,
+)
 from pretrain.config import PretrainConfig
-from pretrain.data.captions import num_texts
-from pretrain.data.stream import BatchStream
-from pretrain.data.tokens import PackedTexts, Tokenizer
+from pretrain.data.stream import Batch, BatchStream
+from pretrain.data.tokens import Tokenizer
 from pretrain.data.transforms import normalise
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
+from pretrain.distributed.microbatch import backpropagate
 from pretrain.distributed.ranks import Ranks, joined_ranks
+from pretrain.ema import Ema
 from pretrain.metrics import METRICS, MetricsLog, read_metrics
-from pretrain.models.dual import DualEncoder
-from pretrain.models.registry import build_model, load_frozen_weights
-from pretrain.objectives.base import Objective
-from pretrain.objectives.registry import build_objective, check_features
-from pretrain.ops.recompute import set_recompute
+from pretrain.models.registry import load_frozen_weights
+from pretrain.ops.batch_norm import commit_statistics, discard_statistics
 from pretrain.optim import learning_rate, parameter_groups
 from pretrain.preemption import StopRequest
+from pretrain.saving import CheckpointSaver
+from pretrain.stability import StepWatch
+from pretrain.trained_module import build_module
 from recaption.common.config import UserError, load_config, print_json, write_config
 from recaption.common.progress import format_seconds
 
@@ -31,36 +42,6 @@ USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...
        python -m pretrain train ...     (on one rank)
 
 --json prints the last row of metrics.jsonl in the last line."""
-
-#: Lines of the log in a row without a finite loss, after which training gives up.
-MAX_BAD_LOSSES = 3
-
-
-class TrainedModule(nn.Module):
-    """The encoders and the objective's own parameters: all that is trained and saved.
-
-    Args:
-        precision: of the encoders, fp32 or bf16 (autocast); the objective is always in fp32.
-    """
-
-    def __init__(self, model: DualEncoder, objective: Objective, precision: str = "fp32") -> None:
-        super().__init__()
-        self.model = model
-        self.objective = objective
-        self.use_bfloat16 = precision == "bf16"
-        self.with_tokens = "image.tokens" in objective.needs
-
-    def forward(
-        self, images: Tensor, texts: PackedTexts, exchange: Exchange, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        """Named loss terms of a batch: images (B, 3, H, W) normalised, K texts an image."""
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=self.use_bfloat16):
-            image_features = self.model.encode_image(images, with_tokens=self.with_tokens)
-            text_features = self.model.encode_text(texts)
-        terms: dict[str, Tensor] = self.objective(
-            image_features.map(Tensor.float), text_features.map(Tensor.float), exchange, generator
-        )
-        return terms
 
 
 def main(argv: list[str]) -> None:
@@ -78,12 +59,28 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     run = Path(config.run)
     torch.manual_seed(config.seed)  # the same initial weights on every rank
 
+    # ---- where an earlier attempt left off
+    state, checkpoint = find_checkpoint(run, config, ranks.world_size)
+    ranks.barrier()  # all have compared their configuration with the run's before it is replaced
+    if ranks.is_first:
+        run.mkdir(parents=True, exist_ok=True)
+        write_config(config, run / CONFIG)
+
     # ---- data, model, engine
     tokenizer = Tokenizer(config.model.text.part.context_length)
     image_size = config.model.image.size
     stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
-    module = build_module(config).to(ranks.device)
+    if state.stream:
+        stream.load_state_dict(state.stream)
+    module = build_module(config)
+    if checkpoint is None:
+        load_frozen_weights(module.model, config.model)
+    else:
+        module.load_state_dict(dict(SavedTensors(checkpoint / WEIGHTS)))
+    module.to(ranks.device)
     num_parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
+    if config.engine.compile:
+        module.compile_towers()
     engine = Engine(
         module,
         parameter_groups(module, config.optim),
@@ -91,19 +88,12 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
         config.data.batch_size,
         adam={"betas": tuple(config.optim.betas), "eps": config.optim.eps},
     )
+    ema = Ema(engine.shards, config.engine.ema_decay) if config.engine.ema_decay else None
+    if checkpoint is not None:
+        load_checkpoint(checkpoint, engine, ema)
     exchange = Exchange()
-
-    # ---- where an earlier attempt left off
-    state = resume(run, config, engine, ranks)
-    if state is None:
-        load_frozen_weights(module.model, config.model)
-        state = TrainState(0, 0, ranks.world_size, {})
-    ranks.barrier()  # all have compared their configuration with the run's before it is replaced
-    if ranks.is_first:
-        run.mkdir(parents=True, exist_ok=True)
-        write_config(config, run / CONFIG)
-    if state.stream:
-        stream.load_state_dict(state.stream)
+    saver = CheckpointSaver(run, config.train, engine.shards, ema, ranks)
+    watch = StepWatch(config.stability, state.num_rollbacks)
     log = MetricsLog(run / METRICS, state.step) if ranks.is_first else None
     if ranks.is_first:
         print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
@@ -111,96 +101,154 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     # ---- steps
     batches = iter(stream)
     module.train()
-    last_saved = state.step
-    seconds_waited, num_cut_texts, num_bad_losses = 0.0, 0, 0
-    window_started, window_step = time.monotonic(), state.step
-    for step in range(state.step, config.train.num_steps):
-        asked = time.monotonic()
-        batch = next(batches).to(ranks.device)
-        seconds_waited += time.monotonic() - asked
-        num_cut_texts += batch.num_cut_texts
+    window = Window(state.step)
+    while state.step < config.train.num_steps:
+        with window.waiting():
+            batch = next(batches)
+        images = normalise(batch.images.to(ranks.device, non_blocking=True))
+        texts = [
+            share.to(ranks.device, non_blocking=True)
+            for share in batch.texts.split(config.engine.num_micro_batches)
+        ]
 
-        rate = learning_rate(step, config.train.num_steps, config.optim)
+        rate = learning_rate(state.step, config.train.num_steps, config.optim)
         engine.set_learning_rate(rate)
-        generator = seed_step(config.seed, step, ranks)
-        terms = engine.forward(normalise(batch.images), batch.texts, exchange, generator)
-        loss = torch.stack(list(terms.values())).sum()
-        engine.backward(loss)
-        engine.step()
+        seed, generator = seed_of_step(config.seed, state.step, ranks)
+        terms = backpropagate(engine, module, images, texts, exchange, generator, seed)
+        accepted = engine.step()
+        if accepted:
+            commit_statistics(module)
+            state.num_updates += 1
+            if ema is not None:
+                ema.update(state.num_updates)
+        else:
+            discard_statistics(module)
 
-        state.step = step + 1
+        state.step += 1
         state.num_samples_seen += len(batch.images) * ranks.world_size
+        window.add(batch)
         is_last = state.step == config.train.num_steps
         if state.step % config.train.log_every == 0 or is_last:
-            num_seen_texts = (state.step - window_step) * (len(batch.texts.offsets) - 1)
-            means = ranks.mean(
-                {
-                    "loss": loss.item(),
-                    **{name: term.item() for name, term in terms.items()},
-                    "cut_text_share": num_cut_texts / num_seen_texts,
-                }
-            )
-            seconds = time.monotonic() - window_started
-            num_samples = (state.step - window_step) * len(batch.images) * ranks.world_size
+            means = ranks.mean({**window.means(), **{n: term.item() for n, term in terms.items()}})
+            loss = sum(means[name] for name in terms)
             row = {
                 "step": state.step,
+                "loss": loss,
                 **means,
+                "loss_spike_score": watch.spike_score(loss),
                 "learning_rate": rate,
                 "grad_norm": engine.grad_norm,
-                "num_skipped_steps": engine.num_skipped_steps,
+                "num_skipped_steps": state.step - state.num_updates,
+                "num_rollbacks": watch.num_rollbacks,
                 **module.objective.diagnostics(),
                 "num_samples_seen": state.num_samples_seen,
-                "samples_per_second": num_samples / seconds,
-                "data_wait_share": seconds_waited / seconds,
+                "samples_per_second": window.num_samples * ranks.world_size / window.seconds,
+                "data_wait_share": window.seconds_waited / window.seconds,
+                "checkpoint_seconds_waited": saver.seconds_waited,
+                "checkpoint_seconds_written": saver.seconds_written,
+                "num_failed_checkpoints": saver.num_failures,
                 "seconds": time.time(),
             }
             if log is not None:
                 log.write(row)
-                print(_describe_step(row, config.train.num_steps, seconds, window_step), flush=True)
-            num_bad_losses = 0 if math.isfinite(means["loss"]) else num_bad_losses + 1
-            if num_bad_losses == MAX_BAD_LOSSES:
-                raise UserError(
-                    f"the loss has not been finite since before step {state.step}: try a lower "
-                    f"optim.learning_rate or an engine.max_grad_norm, from the last checkpoint on"
-                )
-            seconds_waited, num_cut_texts = 0.0, 0
-            window_started, window_step = time.monotonic(), state.step
+                print(_describe_step(row, config.train.num_steps, window), flush=True)
+            window = Window(state.step)
 
+        if watch.must_roll_back(accepted):
+            saver.wait()
+            _roll_back(run, state, stream, watch, engine, ema, ranks)
+            log = MetricsLog(run / METRICS, state.step) if ranks.is_first else None
+            window = Window(state.step)
+            continue
         stopping = ranks.any(bool(stop_request))
-        if state.step % config.train.checkpoint_every == 0 or is_last or stopping:
+        # Not while steps are skipped: the checkpoint before is the one to go back to.
+        is_due = state.step % config.train.checkpoint_every == 0 and accepted
+        if is_due or is_last or stopping:
             state.stream = stream.state_dict()
-            save_checkpoint(run, engine, state, ranks, config.train.num_kept_checkpoints)
-            last_saved = state.step
-        if stopping:
+            saver.save(state)
+        if stopping and not is_last:
+            saver.wait()
             if ranks.is_first:
                 print(
                     f"stopped by {stop_request.signal_name or 'another rank'} after step "
-                    f"{last_saved}; the same command goes on from there",
+                    f"{state.step}; the same command goes on from there",
                     flush=True,
                 )
             return
+    saver.wait()
     if ranks.is_first:
         print(f"trained to step {state.step}: {run}", flush=True)
 
 
-def build_module(config: PretrainConfig) -> TrainedModule:
-    """What the run trains, with fresh weights, drawn from torch's default generator."""
-    model = build_model(config.model)
-    set_recompute(model, config.train.recompute_blocks)
-    objective = build_objective(config.objective, config.model.embed_dim)
-    check_features(objective, model, num_texts(config.data.captions))
-    return TrainedModule(model, objective, config.engine.precision)
+def _roll_back(
+    run: Path,
+    state: TrainState,
+    stream: BatchStream,
+    watch: StepWatch,
+    engine: Engine,
+    ema: Ema | None,
+    ranks: Ranks,
+) -> None:
+    """Weights and step of the last complete checkpoint; the data goes on from where it is."""
+    complete = complete_checkpoints(run)
+    if not complete:
+        raise UserError(
+            f"the gradient was not finite in the last steps up to {state.step}, and there is no "
+            "checkpoint to go back to: try a lower optim.learning_rate or an engine.max_grad_norm"
+        )
+    before, bad_step = read_state(complete[-1]), state.step
+    load_checkpoint(complete[-1], engine, ema)
+    state.step, state.num_updates = before.step, before.num_updates
+    state.num_samples_seen = before.num_samples_seen
+    state.num_rollbacks = watch.num_rollbacks
+    state.stream = stream.state_dict()
+    ranks.barrier()
+    if ranks.is_first:
+        record_rollback(run, state)
+        print(
+            f"the gradient was not finite in the steps up to {bad_step}: back to the checkpoint of "
+            f"step {state.step}, and on with other data (roll-back {state.num_rollbacks})",
+            flush=True,
+        )
 
 
-def seed_step(seed: int, step: int, ranks: Ranks) -> torch.Generator:
-    """Seeds dropout, and gives the objective's generator, from the step alone.
+def seed_of_step(seed: int, step: int, ranks: Ranks) -> tuple[int, torch.Generator]:
+    """The seed of dropout, and the objective's generator, from the step alone.
 
     A resumed run draws what an uninterrupted one would have drawn, and no random state needs to
     be saved.
     """
     step_seed = (seed * 1_000_003 + step) * 4096 + ranks.rank
-    torch.manual_seed(step_seed)
-    return torch.Generator().manual_seed(step_seed)
+    return step_seed, torch.Generator().manual_seed(step_seed)
+
+
+class Window:
+    """What happened on this rank since the last line of the log."""
+
+    def __init__(self, first_step: int) -> None:
+        self.first_step = first_step
+        self.started = time.monotonic()
+        self.seconds_waited = 0.0
+        self.num_samples = self.num_texts = self.num_cut_texts = 0
+
+    @contextmanager
+    def waiting(self) -> Iterator[None]:
+        asked = time.monotonic()
+        yield
+        self.seconds_waited += time.monotonic() - asked
+
+    def add(self, batch: Batch) -> None:
+        self.num_samples += len(batch.images)
+        self.num_texts += len(batch.texts.offsets) - 1
+        self.num_cut_texts += batch.num_cut_texts
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self.started
+
+    def means(self) -> dict[str, float]:
+        """Figures to be averaged over the ranks."""
+        return {"cut_text_share": self.num_cut_texts / self.num_texts}
 
 
 def _describe_run(
@@ -219,9 +267,9 @@ def _describe_run(
     )
 
 
-def _describe_step(row: dict[str, float], num_steps: int, seconds: float, window_step: int) -> str:
+def _describe_step(row: dict[str, float], num_steps: int, window: Window) -> str:
     step = int(row["step"])
-    left = (num_steps - step) * seconds / (step - window_step)
+    left = (num_steps - step) * window.seconds / (step - window.first_step)
     return (
         f"step {step:,}/{num_steps:,}  loss {row['loss']:.4f}  "
         f"{row['samples_per_second']:.1f} images/s  {format_seconds(left)} left"

@@ -27,6 +27,20 @@ class PackedTexts:
             self.num_texts_per_image,
         )
 
+    def split(self, number: int) -> list[Self]:
+        """The texts of as many equal shares of the images, in their order."""
+        if number == 1:
+            return [self]
+        num_texts = (len(self.offsets) - 1) // number
+        shares = []
+        for start in range(0, num_texts * number, num_texts):
+            offsets = self.offsets[start : start + num_texts + 1]
+            first, last = int(offsets[0]), int(offsets[-1])
+            shares.append(
+                type(self)(self.tokens[first:last], offsets - first, self.num_texts_per_image)
+            )
+        return shares
+
 
 class Tokenizer:
     """CLIP's byte-pair encoding of lower-cased text (Radford et al. 2021), 49,408 tokens.

@@ -1,34 +1,52 @@
-"""DeepSpeed around the model: sharded optimiser states, clipping, checkpoints."""
+"""DeepSpeed around the model: sharded weights, gradients and optimiser states, and clipping."""
 
 import math
-import os
 import warnings
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from recaption.common.config import check_choice
+from pretrain.distributed.shards import Shards
+from pretrain.models.blocks import Block, Mlp
+from pretrain.models.image.stem import ConvStem
+from pretrain.ops.graph_pooling import GraphPooling
+from recaption.common.config import check_at_least, check_choice
+
+#: Modules whose weights are used outside the modules that hold them: ZeRO 3 gathers all weights of
+#: one at once.
+GATHERED_WHOLE = (Block, Mlp, GraphPooling, ConvStem)
 
 
 @dataclass
 class EngineConfig:
-    zero_stage: int = 1  # what ZeRO shards: 0 nothing, 1 optimiser states, 2 gradients too
+    zero_stage: int = 1  # what ZeRO shards: 0 nothing, 1 optimiser states, 2 gradients, 3 weights
     precision: str = "fp32"  # of the encoders' products: fp32 or bf16; weights stay in fp32
     max_grad_norm: float = 0.0  # clip gradients to this norm; 0: do not clip
+    # A rank's batch goes through the encoders in so many pieces, of which only one is kept for the
+    # backward; gradients are those of the whole batch, for a second forward.
+    num_micro_batches: int = 1
+    compile: bool = False  # torch.compile on the towers; needs a C++ compiler on CPUs
+    ema_decay: float = 0.0  # of a running mean of the weights, saved beside them; 0: none
 
     def __post_init__(self) -> None:
-        # Stage 3 must find the tensors that pass between modules, and ours pass in containers.
-        check_choice("engine.zero_stage", self.zero_stage, (0, 1, 2))
+        check_choice("engine.zero_stage", self.zero_stage, (0, 1, 2, 3))
         check_choice("engine.precision", self.precision, ("fp32", "bf16"))
+        check_at_least(1, {"engine.num_micro_batches": self.num_micro_batches})
 
 
 class Engine:
-    """One training step as three calls: ``forward``, ``backward``, ``step``."""
+    """One training step: ``forward`` and ``backward``, any number of times, then ``step``.
+
+    Args:
+        module: what is trained; its `objective`, if it has one, is used outside its forward.
+        parameter_groups: groups of AdamW, with an `lr_scale` each.
+        config: what is sharded, and how gradients are clipped.
+        batch_size: samples a rank and step.
+        adam: further arguments of AdamW.
+    """
 
     def __init__(
         self,
@@ -38,42 +56,56 @@ class Engine:
         batch_size: int,
         adam: dict[str, Any],
     ) -> None:
+        self.module = module
         self._max_grad_norm = config.max_grad_norm or math.inf
         # Imported late: it chooses its accelerator, and takes seconds, when it is imported.
         import deepspeed
         from deepspeed.utils import logger
 
-        logger.setLevel("WARNING")
+        logger.setLevel("ERROR")
         # DeepSpeed calls collectives by names that torch renamed; nothing that a user can mend.
         warnings.filterwarnings("ignore", "`torch.distributed", FutureWarning)
         # A shared-memory all-reduce that DeepSpeed would compile for minutes on a CPU's first run.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         fused = torch.cuda.is_available()  # one kernel for all parameters
         optimizer = torch.optim.AdamW(list(parameter_groups), fused=fused, **adam)
+        zero: dict[str, Any] = {"stage": config.zero_stage}
+        if config.zero_stage == 3:
+            for part in module.modules():
+                if isinstance(part, GATHERED_WHOLE):
+                    deepspeed.utils.set_z3_leaf_module(part, True)
+            zero["stage3_param_persistence_threshold"] = _largest_used_directly(module)
+            zero["memory_efficient_linear"] = False  # it replaces torch's for good
         self._deepspeed, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
             optimizer=optimizer,
             config={
                 "train_micro_batch_size_per_gpu": batch_size,
                 "gradient_accumulation_steps": 1,
-                "zero_optimization": {"stage": config.zero_stage},
+                "zero_optimization": zero,
                 "zero_allow_untested_optimizer": True,
                 "gradient_clipping": config.max_grad_norm if config.zero_stage else 0.0,
                 "steps_per_print": 10**9,
             },
         )
+        self.shards = Shards(self._deepspeed)
+        self.shards.gather_small()
 
-    def forward(self, *inputs: Any) -> dict[str, Tensor]:
-        return self._deepspeed(*inputs)
+    def forward(self, *inputs: Any, **options: Any) -> Any:
+        return self._deepspeed(*inputs, **options)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, is_last: bool = True) -> None:
+        """Adds the gradient of ``loss``; the last one of a step begins to reduce them."""
+        self._deepspeed.set_gradient_accumulation_boundary(is_last)
         self._deepspeed.backward(loss)
 
-    def step(self) -> None:
-        """Updates the weights, unless the gradient is not finite."""
+    def step(self) -> bool:
+        """Updates the weights, unless the gradient is not finite; whether it did."""
+        skipped = self.num_skipped_steps
         if not self._deepspeed.zero_optimization():
             self._clip_or_leave_out()
         self._deepspeed.step()
+        return self.num_skipped_steps == skipped
 
     def _clip_or_leave_out(self) -> None:
         """What DeepSpeed does to the gradient with ZeRO, and not without."""
@@ -101,41 +133,16 @@ class Engine:
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_scale"]
 
-    def full_state_dict(self) -> dict[str, Tensor]:
-        """All weights in fp32 and all buffers, whole, on the CPU. Every rank must call this."""
-        from deepspeed.utils import safe_get_full_fp32_param
 
-        module = self._deepspeed.module
-        state = {name: buffer.detach().cpu() for name, buffer in module.named_buffers()}
-        for name, parameter in module.named_parameters():
-            full = safe_get_full_fp32_param(parameter) if parameter.requires_grad else None
-            state[name] = (parameter if full is None else full).detach().float().cpu()
-        return {name: state[name].contiguous().clone() for name in module.state_dict()}
+def _largest_used_directly(module: nn.Module) -> int:
+    """Numbers in the largest parameter that no module's call would gather: kept on all ranks.
 
-    def save(self, folder: Path) -> None:
-        """Writes this rank's share of weights and optimiser. Every rank must call this."""
-        self._deepspeed.save_checkpoint(str(folder), tag="engine", save_latest=False)
-
-    def load(self, folder: Path) -> None:
-        with _only_weights_from_pickles():
-            path, _ = self._deepspeed.load_checkpoint(str(folder), tag="engine")
-        assert path is not None, f"{folder} is complete, but its engine state cannot be read"
-
-
-@contextmanager
-def _only_weights_from_pickles() -> Iterator[None]:
-    """DeepSpeed reads its checkpoints with a pickle that may run anything; this one may not."""
-    from deepspeed.runtime.fp16.loss_scaler import LossScaler
-    from deepspeed.runtime.zero.config import ZeroStageEnum
-    from deepspeed.utils.tensor_fragment import fragment_address
-
-    forced = "TORCH_FORCE_WEIGHTS_ONLY_LOAD"
-    before = os.environ.get(forced)
-    os.environ[forced] = "1"
-    try:
-        with torch.serialization.safe_globals([LossScaler, ZeroStageEnum, fragment_address]):
-            yield
-    finally:
-        del os.environ[forced]
-        if before is not None:
-            os.environ[forced] = before
+    Those are the objective's, which is called outside the engine, and positions and the like,
+    which stand in modules of many parts.
+    """
+    objective = getattr(module, "objective", None)
+    direct = list(objective.parameters()) if objective is not None else []
+    for part in module.modules():
+        if next(part.children(), None) is not None:
+            direct += part.parameters(recurse=False)
+    return max(parameter.numel() for parameter in direct) if direct else 0

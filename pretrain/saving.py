@@ -1,0 +1,147 @@
+"""Writing checkpoints beside the training: aside, renamed, then closed by a `COMPLETE` marker."""
+
+import shutil
+import threading
+import time
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
+from pretrain.checkpoint import (
+    COMPLETE,
+    EMA_WEIGHTS,
+    MOMENTS,
+    STATE,
+    WEIGHTS,
+    TrainState,
+    checkpoint_folder,
+    complete_checkpoints,
+    describe_state,
+)
+from pretrain.config import TrainConfig
+from pretrain.distributed.ranks import Ranks
+from pretrain.distributed.shards import Shards
+from pretrain.ema import Ema
+from recaption.common.config import UserError
+from recaption.common.files import sync
+
+_Files = dict[str, dict[str, Tensor]]
+
+
+class CheckpointSaver:
+    """Gathers a checkpoint on the first rank, whose thread writes it while training goes on.
+
+    A checkpoint that cannot be written is told and counted, and leaves nothing behind; training
+    goes on, with the one before as its last. Only where it was the last act (`wait`), it is an
+    error.
+
+    Args:
+        run: folder of the run.
+        config: which checkpoints are kept.
+        shards: weights and moments.
+        ema: mean of the weights, if there is one.
+        ranks: every one of them must make the same calls.
+    """
+
+    def __init__(
+        self, run: Path, config: TrainConfig, shards: Shards, ema: Ema | None, ranks: Ranks
+    ) -> None:
+        self._run, self._config, self._ranks = run, config, ranks
+        self._shards, self._ema = shards, ema
+        self._thread: threading.Thread | None = None
+        self._failure = ""
+        self.num_failures = 0
+        self.seconds_waited = 0.0  # that the last save kept training waiting
+        self.seconds_written = 0.0  # that the last write took in the background
+        self.last_saved_at = time.time()
+
+    def save(self, state: TrainState) -> None:
+        """Begins to save; what is saved is the state of now."""
+        started = time.monotonic()
+        self._settle()
+        files: _Files = {
+            WEIGHTS: self._gathered(self._shards.weights()),
+            MOMENTS: self._gathered(self._shards.moments()),
+        }
+        if self._ema is not None:
+            files[EMA_WEIGHTS] = self._gathered(self._ema.weights())
+        if self._ranks.is_first:
+            state = replace(state, num_updates=self._shards.num_updates)
+            self._thread = threading.Thread(target=self._write, args=(state, files))
+            self._thread.start()
+            if not self._config.save_in_background:
+                self._thread.join()
+        self.seconds_waited = time.monotonic() - started
+
+    def wait(self) -> None:
+        """Until the last checkpoint is complete.
+
+        Raises:
+            UserError: it could not be written.
+        """
+        self._settle()
+        failed = self._ranks.any(bool(self._failure))
+        if failed:
+            raise UserError(self._failure or "the first rank could not write the checkpoint")
+
+    def _settle(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _gathered(self, tensors: Iterable[tuple[str, Tensor]]) -> dict[str, Tensor]:
+        """On the CPU of the first rank; the others only take part."""
+        return {
+            name: tensor.to("cpu", torch.float32 if tensor.is_floating_point() else None, copy=True)
+            for name, tensor in tensors
+            if self._ranks.is_first
+        }
+
+    def _write(self, state: TrainState, files: _Files) -> None:
+        started = time.monotonic()
+        final = checkpoint_folder(self._run, state.step)
+        aside = final.with_name(f".{final.name}.tmp")
+        self._failure = ""
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            for name, tensors in files.items():
+                save_file(tensors, aside / name)
+            (aside / STATE).write_text(describe_state(state))
+            # On disk before the marker is.
+            for path in (*aside.iterdir(), aside):
+                sync(path)
+            if final.exists():  # of an attempt that went further, or was cut off here
+                (final / COMPLETE).unlink(missing_ok=True)
+                shutil.rmtree(final)
+            aside.rename(final)
+            (final / COMPLETE).write_text("")
+            for path in (final / COMPLETE, final, final.parent):
+                sync(path)
+            self._remove_old()
+        except (OSError, SafetensorError) as error:
+            shutil.rmtree(aside, ignore_errors=True)
+            self.num_failures += 1
+            last = [folder.name for folder in complete_checkpoints(self._run)[-1:]]
+            self._failure = (
+                f"the checkpoint of step {state.step} cannot be written ({error}): free some room; "
+                f"the last complete one is {last[0] if last else 'none'}"
+            )
+            print(f"warning: {self._failure}", flush=True)
+            return
+        self.seconds_written = time.monotonic() - started
+        self.last_saved_at = time.time()
+
+    def _remove_old(self) -> None:
+        every = self._config.keep_every
+        for old in complete_checkpoints(self._run)[: -self._config.num_kept_checkpoints]:
+            if every and int(old.name.removeprefix("step-")) % every == 0:
+                continue
+            # The marker goes first: a removal cut short leaves no checkpoint that looks whole.
+            (old / COMPLETE).unlink()
+            shutil.rmtree(old)
