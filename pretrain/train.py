@@ -21,6 +21,7 @@ from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import build_model, load_frozen_weights
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective, check_features
+from pretrain.ops.batch_norm import commit_statistics
 from pretrain.ops.recompute import set_recompute
 from pretrain.optim import learning_rate, parameter_groups
 from pretrain.preemption import StopRequest
@@ -127,6 +128,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
         loss = torch.stack(list(terms.values())).sum()
         engine.backward(loss)
         engine.step()
+        commit_statistics(module)
 
         state.step = step + 1
         state.num_samples_seen += len(batch.images) * ranks.world_size
