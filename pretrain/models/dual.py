@@ -56,8 +56,16 @@ class DualEncoder(nn.Module):
         """The features it gives: `image.<field>` and `text.<field>`."""
         return (*(f"image.{name}" for name in self.image.offers), "text.whole", "text.parts")
 
+    def stem_features(self, images: Tensor) -> Tensor | None:
+        """(B, 3, H, W) images -> what of their encoding depends on the whole batch, or None."""
+        return self.image.stem_features(images)
+
     def encode_image(
-        self, images: Tensor, with_hierarchy: bool = False, with_tokens: bool = True
+        self,
+        images: Tensor,
+        with_hierarchy: bool = False,
+        with_tokens: bool = True,
+        stem_features: Tensor | None = None,
     ) -> ImageFeatures:
         """(B, 3, H, W) normalised images -> features of width D, not normalised.
 
@@ -65,8 +73,14 @@ class DualEncoder(nn.Module):
             images: as above.
             with_hierarchy: return the segments of every level too.
             with_tokens: return `tokens` too, those of the last stage.
+            stem_features: these images' rows of what `stem_features` gave for the whole batch.
         """
-        features = self.image(images, with_hierarchy=with_hierarchy, with_tokens=with_tokens)
+        features = self.image(
+            images,
+            with_hierarchy=with_hierarchy,
+            with_tokens=with_tokens,
+            stem_features=stem_features,
+        )
         return self.project_image_features(features)
 
     def encode_text(self, texts: PackedTexts) -> TextFeatures:

@@ -6,13 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretrain.ops.batch_norm import BatchNorm2d, normalise
 
-def normed_convolution(x: Tensor, norm: nn.BatchNorm2d, convolution: nn.Conv2d) -> Tensor:
+
+def normed_convolution(x: Tensor, norm: BatchNorm2d, convolution: nn.Conv2d) -> Tensor:
     """``convolution(relu(norm(x)))`` that does not keep what it convolves.
 
     The gradient of the convolution's weight needs it, and the backward computes it again from
-    `x`, which is kept anyway. The running statistics of `norm` move once. To a compiler it is as
-    it reads.
+    `x`, which is kept anyway, and the statistics of all ranks, which are asked for once. `norm`
+    stages them once. To a compiler it is as it reads.
 
     Args:
         x: (B, C, H, W).
@@ -41,12 +43,13 @@ class _NormedConvolution(torch.autograd.Function):
         scale: Tensor,
         shift: Tensor,
         weight: Tensor,
-        norm: nn.BatchNorm2d,
+        norm: BatchNorm2d,
         convolution: nn.Conv2d,
     ) -> Tensor:
         ctx.save_for_backward(x, scale, shift, weight)
         ctx.eps, ctx.convolution = norm.eps, convolution
         hidden: Tensor = F.relu(norm(x), inplace=True)
+        ctx.statistics = norm.staged
         result: Tensor = convolution(hidden)
         return result
 
@@ -56,7 +59,7 @@ class _NormedConvolution(torch.autograd.Function):
         inputs = [x.detach().requires_grad_() for x in inputs]
         with torch.enable_grad():
             x, scale, shift = inputs
-            hidden = F.batch_norm(x, None, None, scale, shift, training=True, eps=ctx.eps).relu_()
+            hidden = normalise(x, scale, shift, ctx.eps, ctx.statistics).relu_()
         convolution = ctx.convolution
         grad_of_hidden, grad_of_weight, _ = torch.ops.aten.convolution_backward(
             grads[0],

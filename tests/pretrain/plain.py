@@ -175,7 +175,9 @@ def plain_attention(attention: nn.Module, x: Tensor, mask: Tensor | None) -> Ten
 def plain_image(encoder: HierarchicalEncoder, images: Tensor) -> ImageFeatures:
     """(B, 3, H, W) -> features of the encoder's width."""
     labels = encoder.superpixels(images)
-    features = encoder.stem.layers(images).permute(0, 2, 3, 1)  # (B, h, w, width)
+    *layers, projection = encoder.stem.layers
+    features = F.conv2d(nn.Sequential(*layers)(images), projection.weight, projection.bias)
+    features = features.permute(0, 2, 3, 1)  # (B, h, w, width)
     positioned = features.flatten(1, 2) + encoder.positions
     cells = labels[:, :: encoder.stride, :: encoder.stride].flatten(1)
     members = F.one_hot(cells, encoder.num_superpixels).transpose(1, 2).to(positioned.dtype)

@@ -119,6 +119,7 @@ class HierarchicalEncoder(nn.Module):
         with_hierarchy: bool = False,
         labels: Tensor | None = None,
         with_tokens: bool = True,
+        stem_features: Tensor | None = None,
     ) -> ImageFeatures:
         """Encodes images.
 
@@ -127,13 +128,17 @@ class HierarchicalEncoder(nn.Module):
             with_hierarchy: return the segments of every level too.
             labels: (B, H, W) superpixel of each pixel, instead of computing them.
             with_tokens: return the coarse tokens too. The training of CAFT has no use for them.
+            stem_features: (B, h, w, channels) as `stem_features` gives them, instead of computing
+                them. With those of a whole batch, its pieces are encoded as the whole would be.
 
         Returns:
             Features of the encoder's own width.
         """
         if labels is None:
             labels = self.superpixels(images)
-        tokens, dead = self.segment_tokens(self.stem(images), labels)
+        if stem_features is None:
+            stem_features = self.stem_features(images)
+        tokens, dead = self.segment_tokens(stem_features, labels)
         cls = self.cls.expand(len(images), -1, -1)
         masked: Tensor | None = dead
         assignments = []
@@ -161,6 +166,11 @@ class HierarchicalEncoder(nn.Module):
             pooled, fine_pooled = coarse[:, 0], fine[:, 0]
         coarse_tokens = tokens if with_tokens else None
         return ImageFeatures(pooled, coarse_tokens, fine_pooled, fine_tokens, hierarchy)
+
+    def stem_features(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) images -> (B, h, w, channels): all that depends on the other samples."""
+        features: Tensor = self.stem(images)
+        return features
 
     def fit_positions(self, state: dict[str, Tensor], prefix: str) -> None:
         """Positions are computed, `position_size` says for what: there is nothing to do."""

@@ -6,6 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
+from pretrain.ops.batch_norm import BatchNorm2d
 from pretrain.ops.linear import linear
 from pretrain.ops.normed_convolution import normed_convolution
 from recaption.common.config import ConfigError
@@ -33,7 +34,11 @@ class StemConfig:
 
 
 class ConvStem(nn.Module):
-    """3x3 convolutions, each with BatchNorm and ReLU, then a 1x1 one to the encoder's width."""
+    """3x3 convolutions, each with BatchNorm and ReLU, then a 1x1 one to the encoder's width.
+
+    In training a sample's features depend on the batch, that of all ranks. So a batch that is
+    worked on in pieces passes through the stem as a whole.
+    """
 
     def __init__(self, config: StemConfig, width: int) -> None:
         super().__init__()
@@ -42,11 +47,11 @@ class ConvStem(nn.Module):
         for channels, stride in zip(config.channels, config.strides, strict=True):
             layers += [
                 nn.Conv2d(incoming, channels, 3, stride=stride, padding=1, bias=False),
-                nn.BatchNorm2d(channels),
+                BatchNorm2d(channels),
                 nn.ReLU(inplace=True),
             ]
             incoming = channels
-        layers.append(nn.Conv2d(incoming, width, 1))
+        layers.append(PointwiseConvolution(incoming, width, 1))
         self.layers = nn.Sequential(*layers)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -55,7 +60,7 @@ class ConvStem(nn.Module):
         *layers, _ = self.layers
         features = layers[0](features)
         for norm, convolution in zip(layers[1::3], layers[3::3], strict=False):
-            assert isinstance(norm, nn.BatchNorm2d) and isinstance(convolution, nn.Conv2d)
+            assert isinstance(norm, BatchNorm2d) and isinstance(convolution, nn.Conv2d)
             features = normed_convolution(features, norm, convolution)
         for layer in layers[-2:]:
             features = layer(features)
@@ -66,6 +71,12 @@ class ConvStem(nn.Module):
 
         As it is linear, it may come before a mean over cells or, with fewer rows, behind it.
         """
-        last = self.layers[-1]
-        assert isinstance(last, nn.Conv2d)
-        return linear(features, last.weight.flatten(1), last.bias)
+        projected: Tensor = self.layers[-1](features)
+        return projected
+
+
+class PointwiseConvolution(nn.Conv2d):
+    """A 1x1 convolution of channels that come last: (..., in) -> (..., out)."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        return linear(input, self.weight.flatten(1), self.bias)

@@ -83,8 +83,15 @@ class VisionTransformer(nn.Module):
         key = f"{prefix}positions"
         state[key] = resize_learned(state[key], side, num_leading)
 
+    def stem_features(self, images: Tensor) -> None:
+        """There are none: no sample's features depend on the other samples."""
+
     def forward(
-        self, images: Tensor, with_hierarchy: bool = False, with_tokens: bool = True
+        self,
+        images: Tensor,
+        with_hierarchy: bool = False,
+        with_tokens: bool = True,
+        stem_features: None = None,
     ) -> ImageFeatures:
         """(B, 3, H, W) normalised images -> features of the encoder's own width.
 
