@@ -54,6 +54,11 @@ class TrainedModule(nn.Module):
         with self._precision(images):
             return self.model.stem_features(images)
 
+    def stem_parameters(self) -> list[nn.Parameter]:
+        """The weights behind `stem_features`."""
+        stem = getattr(self.model.image, "stem", None)
+        return [] if stem is None else [p for p in stem.parameters() if p.requires_grad]
+
     def compile_towers(self) -> None:
         """Hands both towers to torch.compile; what they compute stays the same."""
         self.model.image.compile()

@@ -17,7 +17,7 @@ from recaption.common.config import check_at_least, check_choice
 
 #: Modules whose weights are used outside the modules that hold them: ZeRO 3 gathers all weights of
 #: one at once.
-GATHERED_WHOLE = (Block, Mlp, GraphPooling, ConvStem)
+GATHERED_WHOLE = (Block, Mlp, GraphPooling)
 
 
 @dataclass
@@ -74,7 +74,6 @@ class Engine:
             for part in module.modules():
                 if isinstance(part, GATHERED_WHOLE):
                     deepspeed.utils.set_z3_leaf_module(part, True)
-            zero["stage3_param_persistence_threshold"] = _largest_used_directly(module)
             zero["memory_efficient_linear"] = False  # it replaces torch's for good
         self._deepspeed, self._optimizer, _, _ = deepspeed.initialize(
             model=module,
@@ -89,7 +88,7 @@ class Engine:
             },
         )
         self.shards = Shards(self._deepspeed)
-        self.shards.gather_small()
+        self.shards.keep_whole(_used_outside_their_modules(module))
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         return self._deepspeed(*inputs, **options)
@@ -134,15 +133,18 @@ class Engine:
             group["lr"] = learning_rate * group["lr_scale"]
 
 
-def _largest_used_directly(module: nn.Module) -> int:
-    """Numbers in the largest parameter that no module's call would gather: kept on all ranks.
+def _used_outside_their_modules(module: nn.Module) -> list[nn.Parameter]:
+    """Parameters that no module's call would gather, or not for as long as they are needed.
 
-    Those are the objective's, which is called outside the engine, and positions and the like,
+    Those of the objective, which is called outside the engine; of the stem, whose input needs no
+    gradient, from which DeepSpeed concludes that its backward is over; and positions and the like,
     which stand in modules of many parts.
     """
     objective = getattr(module, "objective", None)
-    direct = list(objective.parameters()) if objective is not None else []
+    found = list(objective.parameters()) if objective is not None else []
     for part in module.modules():
-        if next(part.children(), None) is not None:
-            direct += part.parameters(recurse=False)
-    return max(parameter.numel() for parameter in direct) if direct else 0
+        if isinstance(part, ConvStem):
+            found += part.parameters()
+        elif next(part.children(), None) is not None and not isinstance(part, GATHERED_WHOLE):
+            found += part.parameters(recurse=False)
+    return list(dict.fromkeys(found))

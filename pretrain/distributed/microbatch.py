@@ -8,16 +8,14 @@ which normalises over the batch, goes over the whole of it, before and after.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.data.tokens import PackedTexts
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
-from pretrain.objectives.base import Objective
 from pretrain.ops.known_gradients import with_gradients
 from pretrain.trained_module import TrainedModule
 
@@ -51,8 +49,8 @@ def backpropagate(
     if len(texts) == 1:
         torch.manual_seed(seed)
         features = engine.forward(images, texts[0])
-        terms, loss, gradients = _loss(module.objective, features, exchange, generator)
-        engine.backward(_attached(loss, features, gradients, module.objective))
+        terms, loss, of_features, of_weights = _loss(module, features, exchange, generator)
+        engine.backward(_attached(loss, features, of_features, of_weights))
         return terms
 
     pieces = images.chunk(len(texts))
@@ -64,68 +62,64 @@ def backpropagate(
         torch.manual_seed(seed + number * _SEED_STRIDE)
         with torch.no_grad():
             found.append(engine.forward(piece, some, own))
-    image = ImageFeatures.concatenate([image for image, _ in found])
-    text = TextFeatures.concatenate([text for _, text in found])
-    terms, loss, gradients = _loss(module.objective, (image, text), exchange, generator)
+    whole = (
+        ImageFeatures.concatenate([image for image, _ in found]),
+        TextFeatures.concatenate([text for _, text in found]),
+    )
+    terms, loss, of_features, of_weights = _loss(module, whole, exchange, generator)
+    # ZeRO takes the first gradient of a step as it is, and adds the others to it: what has none in
+    # the first piece needs one of zero there.
+    of_weights += [(weight, torch.zeros_like(weight)) for weight in module.stem_parameters()]
 
-    gradients_of_stem = []
-    start = 0
+    of_stem = []
     for number, (piece, some, own) in enumerate(zip(pieces, texts, stem_pieces, strict=True)):
         torch.manual_seed(seed + number * _SEED_STRIDE)
         if own is not None:
             own = own.detach().requires_grad_()
         features = engine.forward(piece, some, own)
-        part = slice(start, start + len(piece))
-        start = part.stop
-        is_last = number + 1 == len(texts)
-        of_piece = {name: gradient[part] for name, gradient in gradients["features"].items()}
-        attached = {"features": of_piece, "objective": gradients["objective"] if is_last else []}
-        # The objective's gradient goes along with the last piece's.
-        objective = module.objective if is_last else None
-        value = _attached(loss, features, attached, objective)
-        engine.backward(value, is_last=is_last and stem is None)
+        part = slice(number * len(piece), (number + 1) * len(piece))
+        of_piece = {name: gradient[part] for name, gradient in of_features.items()}
+        value = _attached(loss, features, of_piece, [] if number else of_weights)
+        engine.backward(value, is_last=number + 1 == len(texts) and stem is None)
         if own is not None:
             assert own.grad is not None
-            gradients_of_stem.append(own.grad)
+            of_stem.append(own.grad)
     if stem is not None:
         again = module.stem_features(images)
         assert again is not None
-        value = with_gradients(loss, [again], [torch.cat(gradients_of_stem)])
-        engine.backward(value, is_last=True)
+        engine.backward(with_gradients(loss, [again], [torch.cat(of_stem)]))
     return terms
 
 
 _Features = tuple[ImageFeatures, TextFeatures]
+_OfWeights = list[tuple[nn.Parameter, Tensor]]
 
 
 def _loss(
-    objective: Objective, features: _Features, exchange: Exchange, generator: torch.Generator
-) -> tuple[dict[str, Tensor], Tensor, dict[str, Any]]:
-    """Terms, loss, and the gradients with regard to all features and the objective's weights."""
+    module: TrainedModule, features: _Features, exchange: Exchange, generator: torch.Generator
+) -> tuple[dict[str, Tensor], Tensor, dict[str, Tensor], _OfWeights]:
+    """Terms, loss, and its gradients with regard to features and to the objective's weights."""
     image, text = (part.map(lambda x: x.detach().requires_grad_()) for part in features)
-    terms = objective(image, text, exchange, generator)
+    assert isinstance(image, ImageFeatures) and isinstance(text, TextFeatures)
+    terms = module.objective(image, text, exchange, generator)
     loss = torch.stack(list(terms.values())).sum()
     leaves = _named((image, text))
-    weights = [weight for weight in objective.parameters() if weight.requires_grad]
+    weights = [weight for weight in module.objective.parameters() if weight.requires_grad]
     found = torch.autograd.grad(loss, [*leaves.values(), *weights], materialize_grads=True)
-    gradients = {
-        "features": dict(zip(leaves, found[: len(leaves)], strict=True)),
-        "objective": list(found[len(leaves) :]),
-    }
-    return {name: term.detach() for name, term in terms.items()}, loss.detach(), gradients
+    of_features = dict(zip(leaves, found[: len(leaves)], strict=True))
+    of_weights = list(zip(weights, found[len(leaves) :], strict=True))
+    detached = {name: term.detach() for name, term in terms.items()}
+    return detached, loss.detach(), of_features, of_weights
 
 
 def _attached(
-    loss: Tensor, features: _Features, gradients: dict[str, Any], objective: Objective | None
+    loss: Tensor, features: _Features, of_features: dict[str, Tensor], of_weights: _OfWeights
 ) -> Tensor:
     """The loss, whose gradients with regard to features and weights are known."""
     named = _named(features)
-    weights = [w for w in objective.parameters() if w.requires_grad] if objective else []
-    return with_gradients(
-        loss,
-        [*named.values(), *weights],
-        [*(gradients["features"][name] for name in named), *gradients["objective"]],
-    )
+    tensors = [*named.values(), *(weight for weight, _ in of_weights)]
+    gradients = [*(of_features[name] for name in named), *(found for _, found in of_weights)]
+    return with_gradients(loss, tensors, gradients)
 
 
 def _named(features: _Features) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Weights and Adam's moments, whole and by name, whatever ZeRO spread over the ranks."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -26,15 +26,20 @@ class Shards:
         self.stage: int = engine.zero_optimization_stage()
         self.trained = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
 
-    def gather_small(self) -> None:
-        """Makes the parameters that ZeRO 3 is to keep on all ranks whole before their first use."""
-        small = [p for p in self.trained.values() if self.stage == 3 and p.ds_persist]
-        for parameter in small:
+    def keep_whole(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Makes ZeRO 3 keep some parameters whole on all ranks, now and after each update."""
+        if self.stage < 3:
+            return
+        kept = self._engine.optimizer.persistent_parameters
+        known = {id(parameter) for parameter in kept}
+        kept += [p for p in parameters if p.requires_grad and id(p) not in known]
+        for parameter in kept:
+            parameter.ds_persist = True
             # In the first step, before it knows the order of the modules, DeepSpeed would spread
             # them behind the modules that hold them; not so what other modules use as well.
             parameter.is_external_param = True
-        if small:
-            small[0].all_gather(small)
+        if kept:
+            kept[0].all_gather(kept)
 
     # ---- whole tensors
 

@@ -38,19 +38,29 @@ class Block(Recomputing):
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
-    def forward(self, x: Tensor, causal: bool = False, packing: Packing | None = None) -> Tensor:
-        """x: (B, N, width); or (T, width) packed texts with their `packing`, then always causal."""
-        result: Tensor = self.run(self._forward, x, causal, packing)
-        return result
+    def forward(
+        self,
+        x: Tensor,
+        causal: bool = False,
+        packing: Packing | None = None,
+        only_one: bool = False,
+    ) -> Tensor:
+        """One block.
 
-    def at_ends(self, x: Tensor, packing: Packing) -> Tensor:
-        """(T, width) packed texts -> (R, width): what `forward` gives at the last tokens."""
-        result: Tensor = self.run(self._of, x[packing.ends], x, packing)
-        return result
+        Args:
+            x: (B, N, width); or (T, width) packed texts with their `packing`, then always causal.
+            causal: whether tokens see only those before them.
+            packing: of packed texts.
+            only_one: compute one token of each sequence alone: the first, or the last of a text.
 
-    def at_first(self, x: Tensor) -> Tensor:
-        """(B, N, width) -> (B, 1, width): what `forward` gives at the first token."""
-        result: Tensor = self.run(self._of, x[:, :1], x)
+        Returns:
+            the shape of x; with `only_one` (B, 1, width), or (R, width) of R packed texts.
+        """
+        if only_one:
+            asking = x[:, :1] if packing is None else x[packing.ends]
+            result: Tensor = self.run(self._of, asking, x, packing)
+        else:
+            result = self.run(self._forward, x, causal, packing)
         return result
 
     def _forward(self, x: Tensor, causal: bool, packing: Packing | None) -> Tensor:
@@ -71,7 +81,7 @@ class Blocks(nn.Sequential):
         for block in others:
             x = block(x)
         assert isinstance(last, Block)
-        return last.at_first(x) if only_first else last(x)
+        return last(x, only_one=True) if only_first else last(x)
 
 
 def init_image_weights(module: nn.Module) -> None:

@@ -65,7 +65,7 @@ class PartTextEncoder(nn.Module):
         for block in blocks:
             x = block(x, packing=packing)
         assert isinstance(last, Block)
-        return packing.restore(self.norm(last.at_ends(x, packing)))
+        return packing.restore(self.norm(last(x, packing=packing, only_one=True)))
 
     def _pack(self, tokens: Tensor, offsets: Tensor) -> Packing:
         device = tokens.device
