@@ -24,9 +24,11 @@ class Shards:
         self._engine = engine
         self._module: nn.Module = engine.module
         self.stage: int = engine.zero_optimization_stage()
-        self.trained = {n: p for n, p in self._module.named_parameters() if p.requires_grad}
+        self.trained: dict[str, Any] = {
+            n: p for n, p in self._module.named_parameters() if p.requires_grad
+        }
 
-    def keep_whole(self, parameters: Iterable[nn.Parameter]) -> None:
+    def keep_whole(self, parameters: Iterable[Any]) -> None:
         """Makes ZeRO 3 keep some parameters whole on all ranks, now and after each update."""
         if self.stage < 3:
             return
@@ -102,11 +104,11 @@ class Shards:
 
     # ---- pieces
 
-    def piece(self, parameter: nn.Parameter) -> Tensor:
+    def piece(self, parameter: Any) -> Tensor:
         """The flat piece of a weight that this rank holds: all of it but for ZeRO 3."""
         return (parameter.ds_tensor if self.stage == 3 else parameter).detach().flatten()
 
-    def piece_of(self, parameter: nn.Parameter, whole: Tensor) -> Tensor:
+    def piece_of(self, parameter: Any, whole: Tensor) -> Tensor:
         """What `piece` would give of another tensor of that shape."""
         flat = whole.flatten()
         if self.stage < 3:
@@ -115,7 +117,7 @@ class Shards:
         padded = F.pad(flat, (0, size * dist.get_world_size() - len(flat)))
         return padded.narrow(0, size * dist.get_rank(), size)
 
-    def joined(self, parameter: nn.Parameter, piece: Tensor) -> Tensor:
+    def joined(self, parameter: Any, piece: Tensor) -> Tensor:
         """The whole tensor of all ranks' pieces."""
         if self.stage < 3:
             return piece.view_as(parameter)
@@ -125,7 +127,7 @@ class Shards:
 
     # ---- DeepSpeed's ways
 
-    def _get(self, parameter: nn.Parameter, key: str | None = None) -> Tensor:
+    def _get(self, parameter: Any, key: str | None = None) -> Tensor:
         from deepspeed.utils import safe_get_full_fp32_param, safe_get_full_optimizer_state
 
         if self.stage == 0:
@@ -136,7 +138,7 @@ class Shards:
             found = safe_get_full_optimizer_state(parameter, key)
         return found.detach()
 
-    def _set(self, parameter: nn.Parameter, whole: Tensor, key: str | None = None) -> None:
+    def _set(self, parameter: Any, whole: Tensor, key: str | None = None) -> None:
         from deepspeed.utils import (
             safe_set_full_fp32_param,
             safe_set_full_optimizer_state,
