@@ -47,9 +47,7 @@ class BatchNorm2d(nn.BatchNorm2d):
             return super().forward(input)
         self._check_input_dim(input)
         if num_ranks() > 1:
-            assert self.affine
-            self.staged = global_statistics(input)
-            return normalise(input, self.weight, self.bias, self.eps, self.staged)
+            return self._over_ranks(input)
         mean, variance = _zeros(input, 2).unbind()
         # A momentum of 1 writes the batch's own statistics to where the running ones would be.
         result = F.batch_norm(
@@ -57,6 +55,12 @@ class BatchNorm2d(nn.BatchNorm2d):
         )
         self.staged = Statistics(mean, variance, None)
         return result
+
+    @torch.compiler.disable
+    def _over_ranks(self, input: Tensor) -> Tensor:
+        assert self.affine
+        self.staged = global_statistics(input)
+        return normalise(input, self.weight, self.bias, self.eps, self.staged)
 
 
 def commit_statistics(module: nn.Module) -> None:
@@ -100,7 +104,6 @@ def num_ranks() -> int:
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
-@torch.compiler.disable
 @torch.no_grad()
 def global_statistics(x: Tensor) -> Statistics:
     """Of a (B, C, H, W) batch and those of the other ranks, by one all-gather of 2 C numbers."""
@@ -127,13 +130,6 @@ def normalise(
     """(B, C, H, W) -> the same by the batch's `statistics`, whose gradients are in x's."""
     if statistics.variance is None:
         return F.batch_norm(x, None, None, weight, bias, training=True, eps=eps)
-    return _normalise_over_ranks(x, weight, bias, eps, statistics)
-
-
-@torch.compiler.disable
-def _normalise_over_ranks(
-    x: Tensor, weight: Tensor, bias: Tensor, eps: float, statistics: Statistics
-) -> Tensor:
     result: Tensor = _Normalise.apply(x, weight, bias, statistics.mean, statistics.variance, eps)
     return result
 

@@ -6,7 +6,7 @@ from math import prod
 import torch
 from torch import Tensor, nn
 
-from pretrain.ops.batch_norm import BatchNorm2d
+from pretrain.ops.batch_norm import BatchNorm2d, num_ranks
 from pretrain.ops.linear import linear
 from pretrain.ops.normed_convolution import normed_convolution
 from recaption.common.config import ConfigError
@@ -56,6 +56,16 @@ class ConvStem(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) images -> (B, H/stride, W/stride, channels), to be projected."""
+        if self.training and num_ranks() > 1:
+            return self._uncompiled(images)
+        return self._features(images)
+
+    @torch.compiler.disable
+    def _uncompiled(self, images: Tensor) -> Tensor:
+        """What passes between ranks breaks a compiler's graph: better once than at each norm."""
+        return self._features(images)
+
+    def _features(self, images: Tensor) -> Tensor:
         features = images.contiguous(memory_format=torch.channels_last)
         *layers, _ = self.layers
         features = layers[0](features)

@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
+from pretrain.models.image.stem import ConvStem, StemConfig
 from pretrain.models.registry import build_model
 from pretrain.ops.batch_norm import BatchNorm2d, commit_statistics, discard_statistics
 from pretrain.ops.normed_convolution import normed_convolution
@@ -75,9 +77,8 @@ def two_steps(module, rank=0, world_size=1):
         module.zero_grad()
         x = batch(step)[share].requires_grad_()
         result = inner(x)
-        (
-            result.square() * torch.linspace(-1, 1, NUM_SAMPLES)[share].view(-1, 1, 1, 1)
-        ).sum().backward()
+        weights = torch.linspace(-1, 1, NUM_SAMPLES)[share].view(-1, 1, 1, 1)
+        (result.square() * weights).sum().backward()
         commit_statistics(module)
     return {
         "result": result.detach(),
@@ -87,8 +88,49 @@ def two_steps(module, rank=0, world_size=1):
     }
 
 
+def state_after_a_bad_batch(rank):
+    """Of two steps, the first with a NaN on rank 0 alone."""
+    norm = BatchNorm2d(NUM_CHANNELS)
+    for value in (torch.nan if rank == 0 else 1.0, 1.0):
+        x = batch(rank)
+        x[0, 0, 0, 0] = value
+        norm(x)
+        commit_statistics(norm)
+    return norm.state_dict()
+
+
+def collectives_of_a_step():
+    """Names of those that a norm and its convolution call, forward and backward."""
+    called, whole = [], Convolved()
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("all_gather_single", "all_reduce"):
+            call = getattr(dist, name)
+            patch.setattr(
+                dist, name, lambda *args, name=name, call=call: (called.append(name), call(*args))
+            )
+        whole(batch(0).requires_grad_()).sum().backward()
+    return called
+
+
+def graph_breaks_of_a_stem():
+    stem = ConvStem(StemConfig([6, 12], [2, 2]), 16).train()
+
+    def projected(images):
+        return stem.project(stem(images * 2)) * 2
+
+    images = torch.randn(2, 3, 32, 32)
+    explained = torch._dynamo.explain(projected)(images)
+    compiled = torch.compile(projected, backend="eager")(images)
+    return {"breaks": explained.graph_break_count, "same": torch.equal(compiled, projected(images))}
+
+
 def all_results(rank, world_size):
-    return {name: two_steps(build(), rank, world_size) for name, build in WAYS.items()}
+    results = {name: two_steps(build(), rank, world_size) for name, build in WAYS.items()}
+    if world_size == 2:
+        results["bad"] = state_after_a_bad_batch(rank)
+        results["collectives"] = collectives_of_a_step()
+        results["graph"] = graph_breaks_of_a_stem()
+    return results
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +162,20 @@ def test_ranks_normalise_as_one_process_with_the_whole_batch(world_size, name, r
         torch.testing.assert_close(results[0]["state"][key], tensor)
         for result in results[1:]:  # rank 0's are saved for all
             assert torch.equal(result["state"][key], results[0]["state"][key])
+
+
+def test_a_bad_batch_of_one_rank_moves_no_ranks_statistics(ranks):
+    states = [result["bad"] for result in ranks(2)]
+    for state in states:
+        assert state["num_batches_tracked"] == 1
+        assert all(tensor.isfinite().all() for tensor in state.values())
+        assert torch.equal(state["running_mean"], states[0]["running_mean"])
+
+
+def test_a_step_sends_twice_and_breaks_a_graph_once(ranks):
+    for result in ranks(2):
+        assert result["collectives"] == ["all_gather_single", "all_reduce"]
+        assert result["graph"] == {"breaks": 1, "same": True}
 
 
 def test_a_lone_rank_gets_what_torch_gives():
