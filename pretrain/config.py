@@ -16,8 +16,8 @@ class TrainConfig:
     log_every: int = 10  # steps
     checkpoint_every: int = 1000  # steps; the last step is always saved
     num_kept_checkpoints: int = 2  # older ones are removed
-    # The backward computes blocks again instead of keeping what is in them: a third more time for
-    # the least memory.
+    # The backward computes blocks and graph poolings again instead of keeping what is in them: a
+    # third more time for the least memory.
     recompute_blocks: bool = False
 
     def __post_init__(self) -> None:

@@ -27,7 +27,12 @@ class Mlp(nn.Module):
 
 
 class Block(Recomputing):
-    """Pre-LN transformer block: x + attention(LN x), then x + MLP(LN x)."""
+    """Pre-LN transformer block: x + attention(LN x), then x + MLP(LN x).
+
+    Norms and most linear layers are not called as modules: `normed_linear` and `linear_of` take
+    their parameters. So forward hooks on `norm1`, `norm2`, `attention.qkv`, `mlp.fc1` and `mlp.fc2`
+    do not fire, and on `attention.project` not for packed texts of several lengths.
+    """
 
     def __init__(
         self, width: int, num_heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5
@@ -45,33 +50,36 @@ class Block(Recomputing):
 
     def at_ends(self, x: Tensor, packing: Packing) -> Tensor:
         """(T, width) packed texts -> (R, width): what `forward` gives at the last tokens."""
-        result: Tensor = self.run(self._of, x[packing.ends], x, packing)
+        result: Tensor = self.run(self._for_queries, x[packing.ends], x, packing)
         return result
 
     def at_first(self, x: Tensor) -> Tensor:
         """(B, N, width) -> (B, 1, width): what `forward` gives at the first token."""
-        result: Tensor = self.run(self._of, x[:, :1], x)
+        result: Tensor = self.run(self._for_queries, x[:, :1], x)
         return result
 
     def _forward(self, x: Tensor, causal: bool, packing: Packing | None) -> Tensor:
         x = x + self.attention(x, self.norm1, causal, packing)
         return x + self.mlp(x, self.norm2)
 
-    def _of(self, asking: Tensor, x: Tensor, packing: Packing | None = None) -> Tensor:
-        asking = asking + self.attention.of(asking, x, self.norm1, packing)
-        return asking + self.mlp(asking, self.norm2)
+    def _for_queries(self, queries: Tensor, x: Tensor, packing: Packing | None = None) -> Tensor:
+        queries = queries + self.attention.for_queries(queries, x, self.norm1, packing)
+        return queries + self.mlp(queries, self.norm2)
 
 
 class Blocks(nn.Sequential):
-    """Blocks in turn."""
+    """One block or more, in turn."""
 
     def forward(self, x: Tensor, only_first: bool = False) -> Tensor:
         """(B, N, width) -> the same; with `only_first` (B, 1, width), at the first token alone."""
-        *others, last = self.children()
+        *others, last = self
         for block in others:
             x = block(x)
-        assert isinstance(last, Block)
-        return last.at_first(x) if only_first else last(x)
+        if only_first:
+            assert isinstance(last, Block)
+            return last.at_first(x)
+        result: Tensor = last(x)
+        return result
 
 
 def init_image_weights(module: nn.Module) -> None:
