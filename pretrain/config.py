@@ -19,8 +19,8 @@ class TrainConfig:
     num_kept_checkpoints: int = 2  # older ones are removed
     keep_every: int = 0  # but for those of steps that are multiples of this; 0: for none
     save_in_background: bool = True  # while training goes on; takes memory for a copy on rank 0
-    # The backward computes blocks again instead of keeping what is in them: a third more time for
-    # the least memory.
+    # The backward computes blocks and graph poolings again instead of keeping what is in them: a
+    # third more time for the least memory.
     recompute_blocks: bool = False
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ The plain way (tests/pretrain/plain.py) is that of the published code: padded te
 projected for every pair, sampling over whole tokens; superpixels are the same in both. Both compute
 the same loss from the same weights and inputs, forward and backward, in turn; the ratio is the
 median over the turns. Peak memory is that of a fresh process for each way, told twice: of the
-tensors (weights, gradients, activations), and of the process, with all libraries.
+tensors (trained weights, gradients, activations), and of the process, with all libraries.
 """
 
 import json
@@ -56,7 +56,7 @@ class BenchConfig:
     pooling_batch_size: int = 64  # images where pooling and loss are measured alone
     num_turns: int = 3  # times that each way is timed
     num_threads: int = 0  # 0: as many as torch chooses
-    recompute: bool = False  # the fast way computes blocks again in the backward
+    recompute_blocks: bool = False  # as train.recompute_blocks, of the fast way
     parts: list[str] = field(default_factory=lambda: list(PARTS))  # what to measure
 
 
@@ -135,7 +135,7 @@ def build_work(config: BenchConfig, part: str) -> Work:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0  # the same numbers both ways
-    set_recompute(model, config.recompute)
+    set_recompute(model, config.recompute_blocks)
     parameters = [p for p in model.parameters() if p.requires_grad]
     images = _images(config)
     packed, padded = _texts(config)
@@ -243,13 +243,13 @@ def _captions(config: BenchConfig) -> list[str]:
 
 
 def _in_fresh_process(
-    measure: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
+    memory_of: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
 ) -> float:
     """MiB."""
     os.environ["KINETO_LOG_LEVEL"] = "99"  # torch's profiler mourns the absence of a GPU
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_memory, args=(sender, measure, config, part, way))
+    process = context.Process(target=_send_memory, args=(sender, memory_of, config, part, way))
     process.start()
     sender.close()
     memory: int = receiver.recv()
@@ -258,9 +258,9 @@ def _in_fresh_process(
 
 
 def _send_memory(
-    sender: Any, measure: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
+    sender: Any, memory_of: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
 ) -> None:
-    sender.send(measure(build_work(config, part), way))
+    sender.send(memory_of(build_work(config, part), way))
 
 
 def _process_memory(work: Work, way: str) -> int:
@@ -269,20 +269,20 @@ def _process_memory(work: Work, way: str) -> int:
 
 
 def _tensor_memory(work: Work, way: str) -> int:
-    """The most bytes in tensors at any moment of a forward and a backward, weights included."""
+    """The most bytes in tensors at any moment of a forward and a backward.
+
+    Trained weights are included; frozen ones and buffers, the same in both ways, are not.
+    """
     with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
         work.run(way)
     with tempfile.TemporaryDirectory() as folder:
         trace = Path(folder) / "trace.json"
         profiler.export_chrome_trace(str(trace))
         events = json.loads(trace.read_text())["traceEvents"]
-    memory = sorted(
-        (event["ts"], event["args"]["Total Allocated"], event["args"]["Bytes"])
-        for event in events
-        if event.get("name") == "[memory]"
-    )
-    _, total, change = memory[0]
-    added = max(total for _, total, _ in memory) - (total - change)
+    memory = [event for event in events if event.get("name") == "[memory]"]
+    memory.sort(key=lambda event: event["ts"])  # events of one time in the order they came
+    totals = [event["args"]["Total Allocated"] for event in memory]
+    added = max(totals) - (totals[0] - memory[0]["args"]["Bytes"])
     return added + sum(leaf.numel() * leaf.element_size() for leaf in work.leaves)
 
 

@@ -27,7 +27,12 @@ class Mlp(nn.Module):
 
 
 class Block(Recomputing):
-    """Pre-LN transformer block: x + attention(LN x), then x + MLP(LN x)."""
+    """Pre-LN transformer block: x + attention(LN x), then x + MLP(LN x).
+
+    Norms and most linear layers are not called as modules: `normed_linear` and `linear_of` take
+    their parameters. So forward hooks on `norm1`, `norm2`, `attention.qkv`, `mlp.fc1` and `mlp.fc2`
+    do not fire, and on `attention.project` not for packed texts of several lengths.
+    """
 
     def __init__(
         self, width: int, num_heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5
@@ -57,8 +62,8 @@ class Block(Recomputing):
             the shape of x; with `only_one` (B, 1, width), or (R, width) of R packed texts.
         """
         if only_one:
-            asking = x[:, :1] if packing is None else x[packing.ends]
-            result: Tensor = self.run(self._of, asking, x, packing)
+            queries = x[:, :1] if packing is None else x[packing.ends]
+            result: Tensor = self.run(self._for_queries, queries, x, packing)
         else:
             result = self.run(self._forward, x, causal, packing)
         return result
@@ -67,21 +72,24 @@ class Block(Recomputing):
         x = x + self.attention(x, self.norm1, causal, packing)
         return x + self.mlp(x, self.norm2)
 
-    def _of(self, asking: Tensor, x: Tensor, packing: Packing | None = None) -> Tensor:
-        asking = asking + self.attention.of(asking, x, self.norm1, packing)
-        return asking + self.mlp(asking, self.norm2)
+    def _for_queries(self, queries: Tensor, x: Tensor, packing: Packing | None = None) -> Tensor:
+        queries = queries + self.attention.for_queries(queries, x, self.norm1, packing)
+        return queries + self.mlp(queries, self.norm2)
 
 
 class Blocks(nn.Sequential):
-    """Blocks in turn."""
+    """One block or more, in turn."""
 
     def forward(self, x: Tensor, only_first: bool = False) -> Tensor:
         """(B, N, width) -> the same; with `only_first` (B, 1, width), at the first token alone."""
-        *others, last = self.children()
+        *others, last = self
         for block in others:
             x = block(x)
-        assert isinstance(last, Block)
-        return last(x, only_one=True) if only_first else last(x)
+        if not only_first:
+            result: Tensor = last(x)
+            return result
+        first: Tensor = last(x, only_one=True)
+        return first
 
 
 def init_image_weights(module: nn.Module) -> None:

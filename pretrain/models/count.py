@@ -52,18 +52,19 @@ def count_parameters(model: DualEncoder, objective: nn.Module) -> dict[str, int]
 
 
 def forward_macs(
-    model: DualEncoder, image_size: int, num_texts: int, length: int
+    model: DualEncoder, image_size: int, num_texts: int, length: int, with_tokens: bool
 ) -> dict[str, int]:
     """Multiply-accumulates of one image and its texts in the forward pass, by part.
 
-    Products of matrices, convolutions and attention.
+    Products of matrices, convolutions and attention; with those of the image's last tokens, or
+    without, as in the training of objectives that have no use for them.
     """
     model = model.eval()
     image = torch.zeros(1, 3, image_size, image_size)
     texts = pack_tokens([[0] * length] * num_texts, num_texts)
     # Attention as products of matrices: the counter does not know the fused kernel of the CPU.
     parts: dict[str, Callable[[], Any]] = {
-        "image": lambda: model.encode_image(image),
+        "image": lambda: model.encode_image(image, with_tokens=with_tokens),
         "text": lambda: model.encode_text(texts),
     }
     if isinstance(model.image, HierarchicalEncoder):
@@ -88,7 +89,13 @@ def main(arguments: list[str]) -> None:
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
     parameters = count_parameters(model, objective)
-    macs = forward_macs(model, config.model.image.size, config.num_texts, config.text_length)
+    macs = forward_macs(
+        model,
+        config.model.image.size,
+        config.num_texts,
+        config.text_length,
+        with_tokens="image.tokens" in objective.needs,
+    )
     result: dict[str, Any] = {"parameters": parameters, "forward_macs": macs}
     for name, number in parameters.items():
         print(f"{name:<16} {number / 1e6:10.3f} M parameters")

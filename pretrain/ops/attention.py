@@ -37,23 +37,23 @@ class Attention(nn.Module):
             return self._project(dense_attention(query, key, value, causal))
         return self._project(*packed_causal_attention(query, key, value, packing))
 
-    def of(
-        self, asking: Tensor, x: Tensor, norm: nn.LayerNorm, packing: Packing | None = None
+    def for_queries(
+        self, queries: Tensor, x: Tensor, norm: nn.LayerNorm, packing: Packing | None = None
     ) -> Tensor:
         """What `forward` gives for some tokens, which see all others; only they ask.
 
         Args:
-            asking: (B, Q, width) some of `x`; of packed texts (R, width) the last tokens.
+            queries: (B, Q, width) some of `x`; of packed texts (R, width) the last tokens.
             x: as in `forward`.
             norm: as in `forward`.
             packing: as in `forward`.
 
         Returns:
-            the shape of `asking`.
+            the shape of `queries`.
         """
         width = x.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
-        (query,) = self._heads(normed_linear(asking, norm, weight[:width], bias[:width]), 1)
+        (query,) = self._heads(normed_linear(queries, norm, weight[:width], bias[:width]), 1)
         key, value = self._heads(normed_linear(x, norm, weight[width:], bias[width:]), 2)
         if packing is None:
             return self._project(dense_attention(query, key, value, causal=False))

@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.utils.checkpoint import checkpoint
 
 from pretrain.ops.attention import Attention
 from pretrain.ops.farthest_point_sampling import farthest_point_sampling
 from pretrain.ops.linear import Linear, normed_linear
-from pretrain.ops.recompute import Recomputing
+from pretrain.ops.recompute import Recomputing, recomputed
 
 #: Sharpness of the assignment: logits are this times a cosine.
 ASSIGNMENT_SCALE = 5.0
@@ -67,21 +66,16 @@ class GraphPooling(Recomputing):
 
         share = assignment / assignment.sum(dim=1, keepdim=True)
         # Not kept: the activations of the hidden features, which are wide and cost little.
-        mixed = checkpoint(self._mix, share, self._hidden(tokens), use_reentrant=False)
-        pooled = tokens.gather(1, index) + self._output(mixed)
-        return cls + self._output(self._activate(self._hidden(cls))), pooled, logits
+        mixed = recomputed(self._mix, share, _normed(self.fc1, tokens))
+        pooled = tokens.gather(1, index) + _normed(self.fc2, mixed)
+        hidden = self._activate(_normed(self.fc1, cls))
+        return cls + _normed(self.fc2, hidden), pooled, logits
 
     def _node_features(self, tokens: Tensor) -> Tensor:
         """Tokens in context, without what they all share: (B, N, d)."""
         nodes = tokens + self.attention(tokens, self.norm)
         centred: Tensor = nodes - nodes.mean(dim=1, keepdim=True) + self.bias
         return centred
-
-    def _hidden(self, tokens: Tensor) -> Tensor:
-        """(B, N, d) -> (B, N, 4 d), to be activated."""
-        norm, linear, *_ = self.fc1
-        assert isinstance(norm, nn.LayerNorm) and isinstance(linear, Linear)
-        return normed_linear(tokens, norm, linear.weight, linear.bias)
 
     def _activate(self, hidden: Tensor) -> Tensor:
         for layer in list(self.fc1)[2:]:
@@ -92,8 +86,9 @@ class GraphPooling(Recomputing):
         """(B, N, k) and (B, N, 4 d) not activated -> (B, k, 4 d)."""
         return share.transpose(1, 2) @ self._activate(hidden)
 
-    def _output(self, hidden: Tensor) -> Tensor:
-        """(B, k, 4 d) -> (B, k, d)."""
-        norm, linear = self.fc2
-        assert isinstance(norm, nn.LayerNorm) and isinstance(linear, Linear)
-        return normed_linear(hidden, norm, linear.weight, linear.bias)
+
+def _normed(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """(..., in) -> (..., out), by the two layers that come first, a norm and a linear one."""
+    norm, linear, *_ = layers
+    assert isinstance(norm, nn.LayerNorm) and isinstance(linear, Linear)
+    return normed_linear(x, norm, linear.weight, linear.bias)

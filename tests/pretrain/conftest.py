@@ -79,3 +79,17 @@ def one_rank(monkeypatch: pytest.MonkeyPatch) -> Iterator[Ranks]:
     monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
     with joined_ranks() as ranks:
         yield ranks
+
+
+@pytest.fixture
+def set_num_threads() -> Iterator[Callable[[int], None]]:
+    """torch.set_num_threads, for this test alone."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def two_threads(set_num_threads: Callable[[int], None]) -> None:
+    """Products go to oneDNN, which one thread does not ask for."""
+    set_num_threads(2)

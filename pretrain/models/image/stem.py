@@ -22,6 +22,8 @@ class StemConfig:
     strides: list[int] = field(default_factory=lambda: [2, 2, 2, 1])
 
     def __post_init__(self) -> None:
+        if not self.channels:
+            raise ConfigError("stem.channels is empty: give at least one convolution")
         if len(self.channels) != len(self.strides):
             raise ConfigError(
                 f"stem.channels {self.channels} and stem.strides {self.strides} differ in length: "

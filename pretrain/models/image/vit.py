@@ -9,7 +9,7 @@ from pretrain.models.blocks import Block, Blocks, init_image_weights
 from pretrain.models.features import ImageFeatures
 from pretrain.models.image.positions import resize_learned, sincos_positions
 from pretrain.ops.linear import Linear
-from recaption.common.config import ConfigError, check_choice
+from recaption.common.config import ConfigError, check_at_least, check_choice
 
 
 @dataclass
@@ -29,6 +29,7 @@ class VitConfig:
 
     def __post_init__(self) -> None:
         check_choice("model.image.vit.pool", self.pool, ("cls", "mean"))
+        check_at_least(1, {"model.image.vit.depth": self.depth})
 
 
 class VisionTransformer(nn.Module):

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from pretrain.models.blocks import Block, init_text_weights
 from pretrain.ops.attention import has_variable_length_kernel
 from pretrain.ops.packing import Packing, pack_as_they_come, pack_by_length
-from recaption.common.config import ConfigError
+from recaption.common.config import ConfigError, check_at_least
 
 
 @dataclass
@@ -21,6 +21,9 @@ class PartTextConfig:
     num_heads: int = 8  # heads
     context_length: int = 77  # longest text in tokens, start and end included
     vocab_size: int = 49408  # tokens of the tokenizer
+
+    def __post_init__(self) -> None:
+        check_at_least(1, {"model.text.part.num_layers": self.num_layers})
 
 
 class PartTextEncoder(nn.Module):

@@ -1,3 +1,5 @@
+import json
+
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
@@ -7,6 +9,7 @@ from pretrain.distributed.exchange import Exchange
 from pretrain.models.count import CountConfig, count_parameters, main
 from pretrain.models.registry import build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective, check_features
+from pretrain.train import TrainedModule
 from recaption.common.config import ConfigError, load_config
 from tests.places import CONFIGS
 
@@ -152,6 +155,9 @@ def test_texts_that_nothing_would_see_are_an_error():
         ("model.image.hierarchical.depths=[2,2,0,2]", "each stage needs a block"),
         ("model.image.hierarchical.pool=max", "pool is 'max'"),
         ("model.image.hierarchical.stem.strides=[2,2]", "differ in length"),
+        ("model.image.hierarchical.stem={channels: [], strides: []}", "stem.channels is empty"),
+        ("model.image.vit.depth=0", r"model\.image\.vit\.depth=0: it must be at least 1"),
+        ("model.text.part.num_layers=0", r"model\.text\.part\.num_layers=0: it must be at least"),
     ],
 )
 def test_errors_of_the_user(override, message):
@@ -169,14 +175,45 @@ def test_nothing_is_computed_for_tokens_that_nobody_asks_for(kind, pool):
     found, cost = {}, {}
     for with_tokens in (True, False):
         with FlopCounterMode(display=False) as flops:
-            found[with_tokens] = model.encode_image(images, with_tokens=with_tokens)
+            features = model.image(images, with_tokens=with_tokens)
         cost[with_tokens] = flops.get_total_flops()
+        found[with_tokens] = model.project_image_features(features)
     assert found[False].tokens is None
     expected = dict(found[True])
     for name, feature in found[False]:
         torch.testing.assert_close(feature, expected.pop(name))
     assert list(expected) == ["tokens"]
-    assert cost[False] < cost[True]
+    if pool == "cls":
+        assert cost[False] < cost[True]
+    else:  # the mean of the tokens needs them
+        assert cost[False] == cost[True]
+
+
+@pytest.mark.parametrize(
+    ("model_name", "objective_name", "asks"),
+    [
+        ("caft_ti", "caft", False),
+        ("caft_ti", "caft_softmax", False),
+        ("vit_ti", "clip", False),
+        ("vit_ti", "flair", True),
+    ],
+)
+def test_training_asks_for_tokens_where_the_objective_needs_them(
+    model_name, objective_name, asks, monkeypatch
+):
+    config = config_of(f"model/{model_name}", f"objective/{objective_name}")
+    model = build_model(config.model)
+    module = TrainedModule(model, build_objective(config.objective, config.model.embed_dim))
+    given = []
+    encode_image = model.encode_image
+
+    def encode(*arguments, **keywords):
+        given.append(encode_image(*arguments, **keywords))
+        return given[-1]
+
+    monkeypatch.setattr(model, "encode_image", encode)
+    module(torch.randn(2, 3, 112, 112), texts(4), Exchange(), torch.Generator().manual_seed(0))
+    assert [features.tokens is not None for features in given] == [asks]
 
 
 def test_unknown_objective():
@@ -193,7 +230,14 @@ def test_too_few_texts_or_too_long_ones():
 
 
 def test_count_command(capsys):
-    main([str(CONFIGS / "model/caft_ti.yaml"), "--json"])
-    lines = capsys.readouterr().out.splitlines()
-    assert "image" in lines[0] and "M parameters" in lines[0]
-    assert '"forward_macs"' in lines[-1]
+    macs = []
+    for objective in ("caft", "flair"):
+        files = [
+            str(CONFIGS / f"{name}.yaml") for name in ("model/vit_ti", f"objective/{objective}")
+        ]
+        main([*files, "--json"])
+        lines = capsys.readouterr().out.splitlines()
+        assert "image" in lines[0] and "M parameters" in lines[0]
+        macs.append(json.loads(lines[-1])["forward_macs"])
+    assert macs[0]["text"] == macs[1]["text"]
+    assert macs[0]["image"] < macs[1]["image"]  # of which FLAIR's training uses the tokens

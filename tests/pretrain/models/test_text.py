@@ -33,6 +33,24 @@ def test_texts_as_they_come_give_the_same_as_texts_by_length(monkeypatch):
         torch.testing.assert_close(found[name], gradient, msg=lambda m, n=name: f"{n}: {m}")
 
 
+@pytest.mark.parametrize("precision", ["fp32", "autocast", "double"])
+def test_the_kernel_is_asked_for_in_any_precision_but_float32(precision, monkeypatch):
+    encoder = PartTextEncoder(PartTextConfig(24, 2, 2, 8, 40))
+    if precision == "double":
+        encoder.double()
+    calls = []
+
+    def counted(*arguments, **keywords):
+        calls.append(arguments)
+        return plain_varlen_attn(*arguments, **keywords)
+
+    monkeypatch.setattr(part, "has_variable_length_kernel", lambda *_: True)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", counted)
+    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "autocast"):
+        features_and_gradients(encoder)
+    assert len(calls) == (0 if precision == "fp32" else 2)
+
+
 @pytest.mark.parametrize(
     ("device", "head_width", "capability", "has_it"),
     [

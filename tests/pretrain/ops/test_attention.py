@@ -40,7 +40,7 @@ def test_packed_equals_one_text_at_a_time(kind, texts, monkeypatch):
 
     norm = nn.LayerNorm(24)
     packed = attention(rows, norm, packing=packing)
-    ends = attention.of(rows[packing.ends], rows, norm, packing)
+    ends = attention.for_queries(rows[packing.ends], rows, norm, packing)
 
     alone = [attention(text.unsqueeze(0), norm, causal=True)[0] for text in texts]
     order = torch.arange(22) if packing.order is None else packing.order

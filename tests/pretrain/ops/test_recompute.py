@@ -1,9 +1,12 @@
 """What the backward computes again, and that it gives the same gradients."""
 
+from collections import Counter
+
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from pretrain.models.blocks import Block
@@ -13,6 +16,7 @@ from pretrain.ops.linear import linear_of, normed_linear
 from pretrain.ops.normed_convolution import normed_convolution
 from pretrain.ops.packing import pack_by_length
 from pretrain.ops.recompute import set_recompute
+from tests.pretrain.plain import plain_block, plain_graph_pooling
 from tests.pretrain.published import CAFT, build_pair, packed
 
 
@@ -39,19 +43,85 @@ def test_blocks_computed_again_give_the_same_gradients():
         assert torch.equal(found[name], gradient), name
 
 
-def test_blocks_are_computed_again():
-    products = []
+@pytest.mark.parametrize("kind", ["block", "ends", "first token", "pooling"])
+def test_parts_computed_again_on_two_threads_give_the_same_gradients(kind, two_threads):
+    torch.manual_seed(0)
+    module = GraphPooling(24, 4) if kind == "pooling" else Block(24, 2)
+    x = torch.randn(300, 24, requires_grad=True)
+    dense = x.unflatten(0, (2, 150))
+    packing = pack_by_length(torch.tensor([0, 100, 300]))
+    ways = {
+        "block": lambda: (module(x, packing=packing),),
+        "ends": lambda: (module.at_ends(x, packing),),
+        "first token": lambda: (module.at_first(dense),),
+        "pooling": lambda: module(dense[:, :1], dense[:, 1:]),
+    }
+    found = []
     for recompute in (False, True):
-        block = Block(16, 2)
-        set_recompute(block, recompute)
-        output = block(torch.randn(7, 16), packing=pack_by_length(torch.tensor([0, 3, 7])))
-        with FlopCounterMode(display=False) as flops:
-            output.sum().backward()
-        products.append(flops.get_total_flops())
-    assert products[0] < products[1]
+        set_recompute(module, recompute)
+        torch.manual_seed(1)  # of dropout
+        loss = sum(result.square().sum() for result in ways[kind]())
+        found.append(torch.autograd.grad(loss, [x, *module.parameters()]))
+    for expected, gradient in zip(*found, strict=True):
+        assert torch.equal(gradient, expected)
 
 
-def test_a_pooling_is_computed_again():
+class Passes(TorchDispatchMode):
+    """Counts the LayerNorms and GELUs of a forward and its backward."""
+
+    def __init__(self):
+        super().__init__()
+        self.counts = Counter()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in ("native_layer_norm", "gelu"):
+            self.counts[name] += 1
+        return function(*args, **(kwargs or {}))
+
+
+def products_and_passes(module, recompute, *arguments, **keywords):
+    """Multiply-accumulates of the forward and of the backward, and what they normed in all."""
+    set_recompute(module, recompute)
+    passes = Passes()
+    with passes:
+        with FlopCounterMode(display=False) as forward:
+            result = module(*arguments, **keywords)
+        loss = sum(x.sum() for x in (result if isinstance(result, tuple) else (result,)))
+        with FlopCounterMode(display=False) as backward:
+            loss.backward()
+    macs = [counter.get_total_flops() // 2 for counter in (forward, backward)]
+    return macs, passes.counts
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_of_a_block_all_but_the_last_product_is_computed_again(num_threads, set_num_threads):
+    set_num_threads(num_threads)
+    block, num_rows = Block(16, 2), 300
+    x = torch.randn(num_rows, 16, requires_grad=True)
+    packing = pack_by_length(torch.tensor([0, 100, 300]))
+    square = num_rows * 16**2
+    expected = {False: [12 * square, 24 * square], True: [12 * square, (24 + 8) * square]}
+    for recompute in (False, True):
+        macs, passes = products_and_passes(block, recompute, x, packing=packing)
+        assert macs == expected[recompute]
+        assert passes == {"native_layer_norm": 2 * 2, "gelu": 2}
+
+
+def test_of_a_pooling_all_but_the_last_product_is_computed_again():
+    pooling = GraphPooling(24, 3)
+    tokens = torch.randn(2, 8, 24, requires_grad=True)
+    arguments = (tokens[:, :1].detach(), tokens)
+    (forward, backward), passes = products_and_passes(pooling, False, *arguments)
+    macs, passes_again = products_and_passes(pooling, True, *arguments)
+    last = 2 * 4 * 24**2  # of two class tokens
+    assert macs == [forward, backward + forward - last]
+    # Those of tokens, of what is pooled and of class tokens; and tokens are activated once more.
+    assert passes == {"native_layer_norm": 2 * 5, "gelu": 2 + 1}
+    assert passes_again == {"native_layer_norm": 2 * 5, "gelu": 2 * 2}
+
+
+def test_a_pooling_is_computed_again_once():
     calls = []
     for recompute in (False, True):
         pooling = GraphPooling(24, 3)
@@ -61,6 +131,16 @@ def test_a_pooling_is_computed_again():
         _, pooled, _ = pooling(tokens[:, :1], tokens)
         pooled.sum().backward()
     assert len(calls) == 3
+
+
+def test_without_gradients_nothing_is_prepared_to_be_computed_again(monkeypatch):
+    monkeypatch.setattr("pretrain.ops.recompute.checkpoint", None)
+    pooling = GraphPooling(24, 3)
+    tokens = torch.randn(2, 8, 24)
+    for recompute in (False, True):
+        set_recompute(pooling, recompute)
+        with torch.no_grad():
+            pooling(tokens[:, :1], tokens)
 
 
 def kept(compute):
@@ -76,23 +156,101 @@ def kept(compute):
     return result, sizes
 
 
+def rows_kept(compute, num_rows, width, parameters):
+    """What a forward keeps, in rows of tokens: each piece of memory once, parameters not."""
+    known = {p.untyped_storage().data_ptr() for p in parameters}
+    kept_bytes = {}
+    alive = []  # no address twice
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in known:
+            alive.append(tensor)
+            kept_bytes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        result = compute()
+    return result, sum(kept_bytes.values()) / (4 * num_rows * width)
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        ("plain", 16),
+        ("dense", 10),  # all but both norms' outputs, and what the GELU gives
+        ("packed", 10),
+        ("first token", 3 + 7 / 50),  # x, keys and values; the rest for one token of 50
+        ("ends", 3 + 8 / 50),  # and what these tokens were
+    ],
+)
+def test_what_a_block_keeps(kind, expected, num_threads, set_num_threads):
+    """As docs/performance.md counts."""
+    set_num_threads(num_threads)
+    width, lengths = 128, [40, 40, 60, 60]
+    block = Block(width, 2)
+    x = torch.randn(200, width, requires_grad=True)
+    packing = pack_by_length(torch.tensor([0, *lengths]).cumsum(0))
+    dense = x.unflatten(0, (4, 50))
+    ways = {
+        "plain": lambda: plain_block(block, dense),
+        "dense": lambda: block(dense),
+        "packed": lambda: block(x, packing=packing),
+        "first token": lambda: block.at_first(dense),
+        "ends": lambda: block.at_ends(x, packing),
+    }
+    _, rows = rows_kept(ways[kind], 200, width, block.parameters())
+    # And a number a row or head: of norms and of the attention.
+    assert expected < rows < expected + 0.05
+
+
+@pytest.mark.parametrize("num_threads", [1, 2])
+def test_what_a_pooling_keeps(num_threads, set_num_threads):
+    """Tokens, attention as in a block, node features three times, hidden features once."""
+    set_num_threads(num_threads)
+    width, num_tokens, num_clusters = 96, 256, 2
+    pooling = GraphPooling(width, num_clusters).eval()
+    x = torch.randn(2, 1 + num_tokens, width, requires_grad=True)
+    ways = {
+        1 + 4 + 3 + 4: lambda: pooling(x[:, :1], x[:, 1:])[0],
+        # And both norms' outputs, and the activated hidden features.
+        1 + 4 + 3 + 4 + 6: lambda: plain_graph_pooling(pooling, x, None),
+    }
+    for expected, way in ways.items():
+        _, rows = rows_kept(way, 2 * num_tokens, width, pooling.parameters())
+        assert expected < rows < expected + 0.5  # and the few clusters
+
+
 @pytest.mark.parametrize("num_rows", [7, 300])  # by torch's products, by convolutions
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("what", ["norm", "activation"])
-def test_linear_of_keeps_only_what_its_function_reads(what, precision, num_rows):
+@pytest.mark.parametrize("num_threads", [1, 2])
+@pytest.mark.parametrize("what", ["norm", "activation", "product"])
+def test_linear_of_keeps_only_what_its_function_reads(
+    what, num_threads, precision, num_rows, set_num_threads
+):
+    set_num_threads(num_threads)
     torch.manual_seed(0)
     x = torch.randn(2, num_rows, 24, requires_grad=True)
     norm, layer = nn.LayerNorm(24), nn.Linear(24, 40)
     leaves = [x, layer.weight, layer.bias]
     if what == "norm":
         leaves += list(norm.parameters())
+    square = torch.randn(24, 24)
+
+    def activated_product(x):  # in the precision of autocast, in the backward too
+        return F.gelu(x @ square)
 
     def lean():
+        if what == "product":
+            return linear_of(activated_product, layer.weight, layer.bias, x)
         if what == "norm":
             return normed_linear(x, norm, layer.weight, layer.bias)
         return linear_of(F.gelu, layer.weight, layer.bias, x)
 
     def plain():
+        if what == "product":
+            return layer(activated_product(x))
         return layer(norm(x) if what == "norm" else F.gelu(x))
 
     cotangent = torch.randn(2, num_rows, 40)
