@@ -160,9 +160,11 @@ class SavedTensors(Mapping[str, Tensor]):
                 f"{path} cannot be read ({error}): copy it again, or delete this "
                 "checkpoint to go on from the one before"
             ) from None
-        self._names = list(self._file.keys())
+        self._names = dict.fromkeys(self._file.keys())
 
     def __getitem__(self, name: str) -> Tensor:
+        if name not in self._names:
+            raise KeyError(name)
         tensor: Tensor = self._file.get_tensor(name)
         return tensor
 

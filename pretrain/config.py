@@ -15,6 +15,8 @@ from recaption.common.config import ConfigError, check_at_least
 class TrainConfig:
     num_steps: int = 10000
     log_every: int = 10  # steps
+    stop_at_step: int = 0  # ends this attempt there, as a signal would; 0: at the last step
+    write_keys: bool = False  # the keys of the samples of each step, in keys/RANK.txt
     checkpoint_every: int = 1000  # steps; the last step is always saved
     num_kept_checkpoints: int = 2  # older ones are removed
     keep_every: int = 0  # but for those of steps that are multiples of this; 0: for none

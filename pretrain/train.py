@@ -27,6 +27,7 @@ from pretrain.distributed.exchange import Exchange
 from pretrain.distributed.microbatch import backpropagate
 from pretrain.distributed.ranks import Ranks, joined_ranks
 from pretrain.ema import Ema
+from pretrain.keys import KeysLog
 from pretrain.metrics import METRICS, MetricsLog, read_metrics
 from pretrain.models.registry import load_frozen_weights
 from pretrain.ops.batch_norm import commit_statistics, discard_statistics
@@ -95,6 +96,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     saver = CheckpointSaver(run, config.train, engine.shards, ema, ranks)
     watch = StepWatch(config.stability, state.num_rollbacks)
     log = MetricsLog(run / METRICS, state.step) if ranks.is_first else None
+    keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
     if ranks.is_first:
         print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
 
@@ -127,6 +129,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
         state.step += 1
         state.num_samples_seen += len(batch.images) * ranks.world_size
         window.add(batch)
+        if keys is not None:
+            keys.write(state.step, batch.keys)
         is_last = state.step == config.train.num_steps
         if state.step % config.train.log_every == 0 or is_last:
             means = ranks.mean({**window.means(), **{n: term.item() for n, term in terms.items()}})
@@ -158,9 +162,10 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
             saver.wait()
             _roll_back(run, state, stream, watch, engine, ema, ranks)
             log = MetricsLog(run / METRICS, state.step) if ranks.is_first else None
+            keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
             window = Window(state.step)
             continue
-        stopping = ranks.any(bool(stop_request))
+        stopping = ranks.any(bool(stop_request)) or state.step == config.train.stop_at_step
         # Not while steps are skipped: the checkpoint before is the one to go back to.
         is_due = state.step % config.train.checkpoint_every == 0 and accepted
         if is_due or is_last or stopping:
@@ -170,7 +175,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
             saver.wait()
             if ranks.is_first:
                 print(
-                    f"stopped by {stop_request.signal_name or 'another rank'} after step "
+                    f"stopped by {_why(stop_request, state, config)} after step "
                     f"{state.step}; the same command goes on from there",
                     flush=True,
                 )
@@ -249,6 +254,12 @@ class Window:
     def means(self) -> dict[str, float]:
         """Figures to be averaged over the ranks."""
         return {"cut_text_share": self.num_cut_texts / self.num_texts}
+
+
+def _why(stop_request: StopRequest, state: TrainState, config: PretrainConfig) -> str:
+    if state.step == config.train.stop_at_step:
+        return "train.stop_at_step"
+    return stop_request.signal_name or "another rank"
 
 
 def _describe_run(

@@ -63,6 +63,7 @@ class Shards:
     def moments(self) -> Iterator[tuple[str, Tensor]]:
         """(`exp_avg.NAME` or `exp_avg_sq.NAME`, whole tensor); nothing before the first update."""
         if self.num_updates:
+            self._link_moments()
             for key in MOMENTS:
                 for name, parameter in self.trained.items():
                     yield f"{key}.{name}", self._get(parameter, key)
@@ -94,10 +95,7 @@ class Shards:
                     state[key] = torch.zeros_like(place)
         if not num_updates:
             return
-        if self.stage in (1, 2):
-            # Else it happens in the first step: from now on fragments can be reached by name.
-            self._engine.optimizer._hp_optimizer_states_linked = False
-            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
+        self._link_moments()
         for key in MOMENTS:
             for name, parameter in self.trained.items():
                 self._set(parameter, moments[f"{key}.{name}"].to(parameter.device), key)
@@ -164,6 +162,12 @@ class Shards:
             safe_set_full_optimizer_state(parameter, whole, key)
         else:
             self._state(parameter)[key].copy_(whole)
+
+    def _link_moments(self) -> None:
+        """Makes the moments of ZeRO 1 and 2 known by parameter, as they are now."""
+        if self.stage in (1, 2):
+            self._engine.optimizer._hp_optimizer_states_linked = False
+            self._engine.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _adam(self) -> torch.optim.Optimizer:
         optimizer: torch.optim.Optimizer = (

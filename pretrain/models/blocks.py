@@ -85,11 +85,8 @@ class Blocks(nn.Sequential):
         *others, last = self
         for block in others:
             x = block(x)
-        if not only_first:
-            result: Tensor = last(x)
-            return result
-        first: Tensor = last(x, only_one=True)
-        return first
+        result: Tensor = last(x, only_one=True) if only_first else last(x)
+        return result
 
 
 def init_image_weights(module: nn.Module) -> None:

@@ -1,94 +1,138 @@
 """What a checkpoint promises: whole, on disk, and only then called complete."""
 
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+import errno
+import threading
+from collections.abc import Iterator
 from pathlib import Path
-from threading import Barrier
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from pretrain import checkpoint
-from pretrain.checkpoint import COMPLETE, WEIGHTS, TrainState, save_checkpoint
-
-NUM_RANKS = 2
-
-
-@dataclass
-class ThreadRanks:
-    """One rank of a few that are threads of this process."""
-
-    rank: int
-    meeting: Barrier
-
-    @property
-    def is_first(self) -> bool:
-        return self.rank == 0
-
-    def barrier(self) -> None:
-        self.meeting.wait(timeout=20)
+from pretrain import saving
+from pretrain.checkpoint import (
+    COMPLETE,
+    MOMENTS,
+    STATE,
+    WEIGHTS,
+    SavedTensors,
+    TrainState,
+    complete_checkpoints,
+)
+from pretrain.config import TrainConfig
+from pretrain.saving import CheckpointSaver
+from recaption.common.config import UserError
 
 
-@dataclass
-class SmallEngine:
-    rank: int
+class OneRank:
+    is_first = True
 
-    def save(self, folder: Path) -> None:
-        (folder / f"optimizer_{self.rank}.pt").write_text("state")
-
-    def full_state_dict(self) -> dict[str, torch.Tensor]:
-        return {"weight": torch.ones(2)}
+    def any(self, flag: bool) -> bool:
+        return flag
 
 
-def save_slowly(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """As safetensors does: under another name until the file is whole. Only slower."""
-    temporary = path.with_name(".being-written")
-    save_file(tensors, temporary)
-    time.sleep(0.3)
-    temporary.rename(path)
+class SmallShards:
+    """A weight that says in which step it was saved."""
+
+    def __init__(self) -> None:
+        self.weight = torch.zeros(2)
+        self.num_updates = 5
+
+    def weights(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield "weight", self.weight
+
+    def moments(self) -> Iterator[tuple[str, torch.Tensor]]:
+        yield "exp_avg.weight", torch.ones(2)
 
 
-@pytest.fixture
-def synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, bool]]:
-    """Saves one checkpoint; gives the names that were synced, and whether COMPLETE was there."""
+def saver_of(run: Path, **options: Any) -> tuple[CheckpointSaver, SmallShards]:
+    shards, ranks = SmallShards(), OneRank()
+    config = TrainConfig(**options)
+    return CheckpointSaver(run, config, shards, None, ranks), shards  # type: ignore[arg-type]
+
+
+def save(saver: CheckpointSaver, step: int) -> None:
+    saver.save(TrainState(step=step, num_samples_seen=8 * step, global_batch=8))
+
+
+def test_all_is_on_disk_before_the_marker_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     synced: list[tuple[str, bool]] = []
 
     def note(path: Path) -> None:
         assert path.exists(), path
         synced.append((path.name, any(tmp_path.rglob(COMPLETE))))
 
-    monkeypatch.setattr(checkpoint, "save_file", save_slowly)
-    monkeypatch.setattr(checkpoint, "sync", note)
-    meeting = Barrier(NUM_RANKS)
-
-    def save(rank: int) -> Path:
-        engine: Any = SmallEngine(rank)
-        ranks: Any = ThreadRanks(rank, meeting)
-        try:
-            return save_checkpoint(tmp_path, engine, TrainState(3, 24, NUM_RANKS, {}), ranks, 1)
-        except BaseException:
-            meeting.abort()
-            raise
-
-    with ThreadPoolExecutor(NUM_RANKS) as pool:
-        folders = list(pool.map(save, range(NUM_RANKS)))
-    assert folders == [tmp_path / "checkpoints" / "step-00000003"] * NUM_RANKS
-    return synced
-
-
-def test_a_slow_rank_is_waited_for(synced: list[tuple[str, bool]]) -> None:
-    """Every rank syncs the folder, and finds all that the others wrote."""
-    whole = {WEIGHTS, "state.json", "optimizer_0.pt", "optimizer_1.pt"}
-    names = [name for name, _ in synced]
-    assert {name for name in names if names.count(name) >= NUM_RANKS} >= whole
-    assert ".being-written" not in names
-
-
-def test_all_is_on_disk_before_the_marker_says_so(synced: list[tuple[str, bool]]) -> None:
+    monkeypatch.setattr(saving, "sync", note)
+    saver, _ = saver_of(tmp_path)
+    save(saver, 3)
+    saver.wait()
     first = [is_complete for _, is_complete in synced].index(True)
-    before = {name for name, _ in synced[:first]}
-    assert before >= {WEIGHTS, "state.json", "optimizer_0.pt", "optimizer_1.pt"}
+    assert {name for name, _ in synced[:first]} >= {WEIGHTS, MOMENTS, STATE}
     assert synced[first][0] == COMPLETE
+
+
+def test_training_goes_on_while_a_checkpoint_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is written is the state of the moment at which it was asked for."""
+    may_write = threading.Event()
+
+    def save_when_told(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        assert may_write.wait(20)
+        save_file(tensors, path)
+
+    monkeypatch.setattr(saving, "save_file", save_when_told)
+    saver, shards = saver_of(tmp_path)
+    save(saver, 1)
+    shards.weight += 1  # the next step
+    assert complete_checkpoints(tmp_path) == []
+    may_write.set()
+    saver.wait()
+    (folder,) = complete_checkpoints(tmp_path)
+    assert load_file(folder / WEIGHTS)["weight"].tolist() == [0, 0]
+
+
+def test_which_checkpoints_are_kept(tmp_path: Path) -> None:
+    saver, _ = saver_of(tmp_path, num_kept_checkpoints=2, keep_every=20)
+    for step in range(10, 70, 10):
+        save(saver, step)
+    saver.wait()
+    steps = [int(folder.name.removeprefix("step-")) for folder in complete_checkpoints(tmp_path)]
+    assert steps == [20, 40, 50, 60]
+    assert len(list((tmp_path / "checkpoints").iterdir())) == 4
+
+
+def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    saver, _ = saver_of(tmp_path)
+    save(saver, 1)
+    saver.wait()
+
+    def full(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(saving, "save_file", full)
+    save(saver, 2)
+    with pytest.raises(UserError, match=r"step 2 cannot be written.*No space.*step-00000001"):
+        saver.wait()
+    assert "warning: the checkpoint of step 2" in capsys.readouterr().out
+    assert saver.num_failures == 1
+    assert [folder.name for folder in (tmp_path / "checkpoints").iterdir()] == ["step-00000001"]
+
+    monkeypatch.setattr(saving, "save_file", save_file)
+    save(saver, 3)
+    saver.wait()
+    assert complete_checkpoints(tmp_path)[-1].name == "step-00000003"
+
+
+def test_a_damaged_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / WEIGHTS).write_bytes(b"\x08" * 20)
+    with pytest.raises(UserError, match=r"model\.safetensors cannot be read"):
+        SavedTensors(tmp_path / WEIGHTS)
+    with pytest.raises(UserError, match=r"nothing\.safetensors cannot be read"):
+        SavedTensors(tmp_path / "nothing.safetensors")

@@ -1,6 +1,7 @@
 """The real command on real ranks: it learns, resumes bit by bit, and stops when asked."""
 
 import json
+import math
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from pretrain.checkpoint import complete_checkpoints, newest_checkpoint
 from pretrain.config import PretrainConfig
 from pretrain.inference import load_for_inference
 from pretrain.metrics import read_metrics
@@ -19,7 +21,6 @@ from pretrain.models.image.superpixels import SpixelFcn
 from pretrain.ops.recompute import Recomputing
 from pretrain.train import build_module
 from recaption.common.config import UserError, load_config
-from tests.pretrain.pickles import Touch
 from tests.pretrain.trainruns import TINY, start_training, train, write_training_shards
 
 
@@ -76,19 +77,36 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: Path, whole_run: Path
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected_rows]
 
 
-def test_a_checkpoint_that_would_run_code_is_refused(
+def keys_by_step(run: Path) -> list[set[str]]:
+    """The keys of the samples of each step, of all ranks."""
+    lines = [line for path in run.glob("keys/*.txt") for line in path.read_text().splitlines()]
+    keys: dict[int, set[str]] = {}
+    for line in lines:
+        step, *of_rank = line.split()
+        keys.setdefault(int(step), set()).update(of_rank)
+    return [keys[step] for step in sorted(keys)]
+
+
+def test_a_run_goes_on_with_other_ranks_and_zero_stages(
     config: Path, whole_run: Path, tmp_path: Path
 ) -> None:
+    """Two ranks, one, two again: the same samples in every step, and nearly the same weights."""
     run = tmp_path / "run"
-    shutil.copytree(whole_run, run)
-    touched = tmp_path / "touched"
-    for path in (run / "checkpoints" / "step-00000008" / "engine").glob("*.pt"):
-        torch.save({"module": Touch(touched)}, path)
-    process = start_training(config, f"run={run}", num_ranks=2)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "Weights only load failed" in output
-    assert not touched.exists()
+    for last, num_ranks, options in (
+        (3, 2, ["engine.zero_stage=3"]),
+        (6, 1, ["engine.zero_stage=0", "data.batch_size=8", "engine.num_micro_batches=2"]),
+        (8, 2, ["engine.zero_stage=2"]),
+    ):
+        output = train(
+            *(config, f"run={run}", f"train.stop_at_step={last}"),
+            *("train.write_keys=true", *options),
+            num_ranks=num_ranks,
+        )
+        assert ("resumed after step" in output) == (last > 3)
+    whole = tmp_path / "whole"
+    train(config, f"run={whole}", "train.write_keys=true", num_ranks=2)
+    assert keys_by_step(run) == keys_by_step(whole)
+    assert len(keys_by_step(run)) == 8 and len(keys_by_step(run)[5]) == 8
 
 
 @pytest.mark.parametrize(
@@ -127,7 +145,7 @@ def test_a_run_goes_on_only_as_it_was_begun(config: Path, whole_run: Path, tmp_p
     for override, num_ranks, words in (
         ("optim.learning_rate=1e-3", 2, "optim.learning_rate=0.0005, not 0.001"),
         ("model.text.part.num_layers=2", 2, "model.text.part.num_layers=1, not 2"),
-        ("train.log_every=1", 1, "trained on 2 ranks and cannot go on with 1"),
+        ("train.log_every=1", 1, "8 images a step; 1 ranks x data.batch_size=4 are 4: set data."),
     ):
         process = start_training(config, f"run={run}", override, num_ranks=num_ranks)
         output, _ = process.communicate(timeout=120)
@@ -188,12 +206,37 @@ def test_what_is_to_be_computed_again_is_told_to_the_model(config: Path) -> None
     assert {part.recompute for part in parts} == {True}
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(config: Path, tmp_path: Path) -> None:
-    process = start_training(config, f"run={tmp_path}", "optim.learning_rate=1e30")
+def test_gradients_that_are_never_finite_end_the_run(config: Path, tmp_path: Path) -> None:
+    process = start_training(
+        *(config, f"run={tmp_path}", "optim.learning_rate=1e30"),
+        "stability.max_skipped_in_a_row=3",
+    )
     output, _ = process.communicate(timeout=120)
     assert process.returncode == 2, output
-    assert "the loss has not been finite" in output.splitlines()[-1]
+    assert "there is no checkpoint to go back to" in output.splitlines()[-1]
     assert "Traceback" not in output
+    assert complete_checkpoints(tmp_path) == []  # none of the weights that were the trouble
+
+
+@pytest.mark.parametrize("stage", [0, 3])
+def test_bad_data_is_passed_by_going_back(config: Path, stage: int, tmp_path: Path) -> None:
+    """Two steps of it: the step before them is gone back to, and the data behind them taken."""
+    run = tmp_path / "run"
+    command = (config, f"run={run}", "train.write_keys=true", f"engine.zero_stage={stage}")
+    options = ("stability.max_skipped_in_a_row=2", "engine.ema_decay=0.9", "train.num_steps=6")
+    poisoned = {"POISONED_STEPS": "4,5", "PYTHONPATH": str(Path(__file__).parent / "poisoned")}
+    output = train(*command, *options, num_ranks=2, environment=poisoned)
+    assert "back to the checkpoint of step 3, and on with other data (roll-back 1)" in output
+    rows = read_metrics(run / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert all(math.isfinite(row["loss"]) for row in rows)
+    assert rows[-1]["num_rollbacks"] == 1
+    clean = tmp_path / "clean"
+    train(config, f"run={clean}", "train.write_keys=true", num_ranks=2)
+    steps = keys_by_step(clean)
+    assert keys_by_step(run) == [*steps[:3], *steps[5:8]]
+    for tensors in (weights(run, 6), load_file(newest_checkpoint(run) / "ema.safetensors")):
+        assert all(tensor.isfinite().all() for tensor in tensors.values())
 
 
 def test_a_checkpoint_without_its_marker_is_refused(whole_run: Path, tmp_path: Path) -> None:
@@ -220,7 +263,8 @@ def test_inference_loads_what_was_trained(whole_run: Path) -> None:
         ("data.captions.sources=[tall]", ["tall", "long"]),
         ("data.captions.name=hole", ["data.captions.name", "whole"]),
         ("data.image.resize=sqush", ["data.image.resize", "squash"]),
-        ("engine.zero_stage=3", ["engine.zero_stage is 3", "2"]),
+        ("engine.zero_stage=4", ["engine.zero_stage is 4", "3"]),
+        ("engine.num_micro_batches=3", ["data.batch_size=4", "engine.num_micro_batches=3"]),
         ("train.log_every=0", ["train.log_every=0", "1"]),
         ("optim.num_warmup_steps=8", ["optim.num_warmup_steps=8", "train.num_steps=8"]),
         ("seed=-1", ["seed=-1"]),
@@ -242,7 +286,7 @@ def test_a_mistake_is_one_line_and_status_2(
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("stage", [0, 2])
+@pytest.mark.parametrize("stage", [0, 2, 3])
 def test_every_zero_stage_gives_the_same_losses_and_resumes(
     config: Path, whole_run: Path, stage: int
 ) -> None:

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -62,7 +63,12 @@ def write_training_shards(folder: Path, num_samples: int) -> Path:
     return folder
 
 
-def start_training(config: Path, *overrides: str, num_ranks: int = 1) -> "subprocess.Popen[str]":
+def start_training(
+    config: Path,
+    *overrides: str,
+    num_ranks: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> "subprocess.Popen[str]":
     """Starts ``python -m pretrain train`` in a session of its own, under torchrun if asked."""
     launcher = [sys.executable, "-m"]
     if num_ranks > 1:
@@ -74,13 +80,18 @@ def start_training(config: Path, *overrides: str, num_ranks: int = 1) -> "subpro
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"},
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1", **(environment or {})},
     )
 
 
-def train(config: Path, *overrides: str, num_ranks: int = 1) -> str:
+def train(
+    config: Path,
+    *overrides: str,
+    num_ranks: int = 1,
+    environment: Mapping[str, str] | None = None,
+) -> str:
     """Runs a training to its end and returns what it printed."""
-    process = start_training(config, *overrides, num_ranks=num_ranks)
+    process = start_training(config, *overrides, num_ranks=num_ranks, environment=environment)
     try:
         output, _ = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:

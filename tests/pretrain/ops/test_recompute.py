@@ -52,8 +52,8 @@ def test_parts_computed_again_on_two_threads_give_the_same_gradients(kind, two_t
     packing = pack_by_length(torch.tensor([0, 100, 300]))
     ways = {
         "block": lambda: (module(x, packing=packing),),
-        "ends": lambda: (module.at_ends(x, packing),),
-        "first token": lambda: (module.at_first(dense),),
+        "ends": lambda: (module(x, packing=packing, only_one=True),),
+        "first token": lambda: (module(dense, only_one=True),),
         "pooling": lambda: module(dense[:, :1], dense[:, 1:]),
     }
     found = []
@@ -197,8 +197,8 @@ def test_what_a_block_keeps(kind, expected, num_threads, set_num_threads):
         "plain": lambda: plain_block(block, dense),
         "dense": lambda: block(dense),
         "packed": lambda: block(x, packing=packing),
-        "first token": lambda: block.at_first(dense),
-        "ends": lambda: block.at_ends(x, packing),
+        "first token": lambda: block(dense, only_one=True),
+        "ends": lambda: block(x, packing=packing, only_one=True),
     }
     _, rows = rows_kept(ways[kind], 200, width, block.parameters())
     # And a number a row or head: of norms and of the attention.
