@@ -104,7 +104,10 @@ class Engine:
         if not self._deepspeed.zero_optimization():
             self._clip_or_leave_out()
         self._deepspeed.step()
-        return self.num_skipped_steps == skipped
+        if self.num_skipped_steps > skipped:
+            self.shards.gather_kept()
+            return False
+        return True
 
     def _clip_or_leave_out(self) -> None:
         """What DeepSpeed does to the gradient with ZeRO, and not without."""

@@ -40,8 +40,15 @@ class Shards:
             # In the first step, before it knows the order of the modules, DeepSpeed would spread
             # them behind the modules that hold them; not so what other modules use as well.
             parameter.is_external_param = True
-        if kept:
-            kept[0].all_gather(kept)
+        self.gather_kept()
+
+    def gather_kept(self) -> None:
+        """Makes whole what ZeRO 3 is to keep so; DeepSpeed forgets it when it skips an update."""
+        if self.stage == 3:
+            kept = self._engine.optimizer.persistent_parameters
+            missing = [p for p in kept if p.ds_status.name == "NOT_AVAILABLE"]
+            if missing:
+                missing[0].all_gather(missing)
 
     # ---- whole tensors
 
