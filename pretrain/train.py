@@ -7,7 +7,14 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from pretrain.checkpoint import CONFIG, TrainState, resume, save_checkpoint
+from pretrain.checkpoint import (
+    CONFIG,
+    TrainState,
+    checkpoint_folder,
+    newest_checkpoint,
+    resume,
+    save_checkpoint,
+)
 from pretrain.config import PretrainConfig
 from pretrain.data.captions import num_texts
 from pretrain.data.stream import BatchStream
@@ -15,6 +22,7 @@ from pretrain.data.tokens import PackedTexts, Tokenizer
 from pretrain.data.transforms import normalise
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
+from pretrain.distributed.launch import EXIT_UNFINISHED, describe_attempt, is_slurm_step
 from pretrain.distributed.ranks import Ranks, joined_ranks
 from pretrain.metrics import METRICS, MetricsLog, read_metrics
 from pretrain.models.dual import DualEncoder
@@ -63,13 +71,20 @@ class TrainedModule(nn.Module):
         return terms
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     config = load_config(PretrainConfig, argv, USAGE)
-    with joined_ranks() as ranks:
+    with joined_ranks(config.ranks) as ranks:
+        if ranks.is_first and is_slurm_step():
+            print(describe_attempt(), flush=True)
         train(config, ranks)
         if ranks.is_first:
             rows = read_metrics(Path(config.run) / METRICS)
             print_json(argv, rows[-1] if rows else {})
+        run = Path(config.run)
+        last = checkpoint_folder(run, config.train.num_steps).name
+        # Asked of one rank: a node may see the shared disk later than another.
+        is_unfinished = ranks.any(ranks.is_first and newest_checkpoint(run).name < last)
+    return EXIT_UNFINISHED if is_unfinished and is_slurm_step() else 0
 
 
 def train(config: PretrainConfig, ranks: Ranks) -> None:
