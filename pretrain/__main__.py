@@ -25,10 +25,11 @@ def main() -> int:
             print(f"  {name:<10}{summary}")
         print("\n`python -m pretrain COMMAND --help` lists the command's keys.")
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
-    return run_command(_run, arguments)
+    return run_command(run, arguments)
 
 
-def _run(arguments: list[str]) -> int | None:
+def run(arguments: list[str]) -> int | None:
+    """A command's name and its arguments; returns its exit status."""
     if arguments[0] in _ON_ALL_RANKS:
         announce_rank()  # before anything is imported that asks who it is
     module = importlib.import_module(_COMMANDS[arguments[0]][0])

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 USAGE = """usage: srun python -m pretrain preflight CONFIG.yaml [key=value ...]
 
-The arguments are those of `pretrain train`. Each thing that is wrong is one line, and the exit status
-2. --json prints the figures in the last line."""
+The arguments are those of `pretrain train`. Each thing that is wrong is one line, and the status 2.
+--json prints the figures in the last line."""
 
 #: In fp32: the weights as trained and as released, Adam's two moments, the optimiser's own copy.
 _CHECKPOINT_BYTES_PER_PARAMETER = 5 * 4

@@ -98,6 +98,8 @@ finish() {
 
 # The errors of all ranks, each said once; they stand in the ranks' own logs.
 show_errors() {
-    [[ -d $rank_logs ]] || return 0
-    tail --quiet --lines=100 "$rank_logs"/rank-*.log | grep '^error: ' | sort | uniq -c | head -5 || true
+    local logs
+    # Ours, or those of submitit, whose first is the job's own.
+    logs=$(compgen -G "$rank_logs/rank-*.log" || compgen -G "${job_log%_0_log.out}_*_log.err") || return 0
+    tail --quiet --lines=100 $logs | grep '^error: ' | sort | uniq -c | head -5 || true
 }

@@ -85,6 +85,13 @@ class Cluster:
             time.sleep(0.5)
         raise TimeoutError(f"job {job} still runs after {timeout:.0f} s: {self.log()}")
 
+    def job_log(self, job: str) -> str:
+        """What a job, and its ranks, have printed so far."""
+        shown = self.run("scontrol", "show", "job", job, "--oneliner")
+        log = Path(shown.split(" StdOut=")[1].split()[0])
+        ranks = sorted(log.with_suffix("").glob("rank-*.log"))
+        return "\n".join(path.read_text() for path in (log, *ranks) if path.exists())
+
     def log(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in self.folder.glob("*.log"))
 
