@@ -13,9 +13,9 @@ from pretrain.metrics import read_metrics
 from tests.places import CHECKOUT
 from tests.slurm.cluster import Cluster
 
-LAST_STEP = 50
+LAST_STEP = 30
 #: Where a run is interrupted: behind its first checkpoint, and before its second.
-STEP_OF_INTERRUPTION = 16
+STEP_OF_INTERRUPTION = 14
 ENVIRONMENT = {
     "PYTHON": sys.executable,
     "MASTER_ADDR": "127.0.0.1",  # the nodes' names are known to Slurm only
