@@ -31,7 +31,7 @@ pretrain() {
     # A log a rank beside the job's, and that of rank 0 in the job's, too.
     mkdir -p "$rank_logs"
     touch "$rank_logs/rank-0.log"
-    tail --lines=0 --follow=name "$rank_logs/rank-0.log" &
+    tail --lines=0 --follow=name --pid=$$ "$rank_logs/rank-0.log" &
     local tail=$! status=0
     srun "${ranks[@]}" --output="$rank_logs/rank-%t.log" --open-mode=append \
         "$PYTHON" -m pretrain train "$@" || status=$?
@@ -54,7 +54,7 @@ begin() {
 
 # Shared memory left by killed processes, and the job's temporary folders, once a node.
 clean_nodes() {
-    timeout 60 srun --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --quiet \
+    timeout 60 srun --overlap --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --quiet \
         "$PYTHON" -m pretrain.distributed.leftovers --job-folder 2>/dev/null || true
 }
 

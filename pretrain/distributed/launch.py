@@ -51,8 +51,9 @@ def announce_rank(environment: _Environment = os.environ) -> None:
 
 
 def is_slurm_step(environment: _Environment = os.environ) -> bool:
-    """Whether `srun` started this process; the batch script itself is no step."""
-    return "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment
+    """Whether `srun` started this process itself: no batch script, and no torchrun in between."""
+    is_step = "SLURM_STEP_ID" in environment and "SLURM_PROCID" in environment
+    return is_step and "TORCHELASTIC_RUN_ID" not in environment
 
 
 def describe_attempt(environment: _Environment = os.environ) -> str:
