@@ -58,7 +58,7 @@ def main(argv: list[str]) -> None:
     announce_rank()
     problems = [str(error) for error in find_problems(config)] if _is_first_of_node() else []
     for problem in problems:
-        print(f"error: {socket.gethostname()}: {problem}", file=sys.stderr, flush=True)
+        print(f"error: {_node()}: {problem}", file=sys.stderr, flush=True)
     with _met_ranks(config.preflight.all_reduce_timeout) as ranks:
         seconds = _time_all_reduce(ranks, config.preflight.all_reduce_mb)
         if ranks.any(bool(problems)):
@@ -80,7 +80,7 @@ def find_problems(config: "PretrainConfig") -> Iterator[str]:
 
     removed = remove_leftovers(_SHARED_MEMORY)
     if removed:
-        print(f"{socket.gethostname()}: removed {len(removed)} leftovers in {_SHARED_MEMORY}")
+        print(f"{_node()}: removed {len(removed)} leftovers in {_SHARED_MEMORY}")
     temporary = Path(tempfile.gettempdir())
     if "SLURM_JOB_ID" in os.environ:
         remove_locks(temporary)  # the folder is this job's own
@@ -119,7 +119,7 @@ def read_some_shards(folder: Path, num_shards: int) -> None:
     from pretrain.data.stream import check_shards
 
     shards = check_shards(folder)
-    choice = random.Random(socket.gethostname() + os.environ.get("SLURM_NODEID", ""))
+    choice = random.Random(_node())
     for shard in choice.sample(shards, min(num_shards, len(shards))):
         name = shard["raw_data"]["basename"]
         try:
@@ -145,6 +145,10 @@ def _lack_of_space(folder: Path, needed_gb: float, hint: str) -> Iterator[str]:
     free_gb = shutil.disk_usage(folder).free / _GB
     if free_gb < needed_gb:
         yield f"{folder} has {free_gb:.2f} GB free of {needed_gb:.2f} GB needed: {hint}"
+
+
+def _node() -> str:
+    return os.environ.get("SLURMD_NODENAME", socket.gethostname())
 
 
 def _is_first_of_node() -> bool:
@@ -186,7 +190,7 @@ def _met_ranks(timeout: float) -> Iterator["Ranks"]:
         address = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
         reason = (str(error).strip() or repr(error)).splitlines()[0]
         raise UserError(
-            f"rank {rank} of {world_size} on {socket.gethostname()} could not meet the others "
+            f"rank {rank} of {world_size} on {_node()} could not meet the others "
             f"within {timeout:.0f} s (at {address}; {reason}): look at that node's "
             "network, unset MASTER_ADDR if it is an old one, or raise preflight.all_reduce_timeout"
         ) from None

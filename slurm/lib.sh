@@ -29,6 +29,7 @@ pretrain() {
     srun "${ranks[@]}" "$PYTHON" -m pretrain preflight "$@" || finish $?
 
     # A log a rank beside the job's, and that of rank 0 in the job's, too.
+    echo "a log a rank in $rank_logs"
     mkdir -p "$rank_logs"
     touch "$rank_logs/rank-0.log"
     tail --lines=0 --follow=name --pid=$$ "$rank_logs/rank-0.log" &
@@ -36,16 +37,20 @@ pretrain() {
     srun "${ranks[@]}" --output="$rank_logs/rank-%t.log" --open-mode=append \
         "$PYTHON" -m pretrain train "$@" || status=$?
     sleep 1 # what rank 0 said last
-    kill "$tail"
+    kill "$tail" 2>/dev/null || true
     finish "$status"
 }
 
 # Says which attempt this is, and what is to happen when the job ends, however it does.
 begin() {
-    job_log=$(scontrol show job "$SLURM_JOB_ID" --oneliner | sed -n 's/.* StdOut=\([^ ]*\).*/\1/p')
-    rank_logs=${job_log%.*}
-    echo "attempt $((${SLURM_RESTART_COUNT:-0} + 1)) of job $SLURM_JOB_ID on" \
-        "$SLURM_JOB_NODELIST, $(date '+%F %T'); a log a rank in $rank_logs"
+    # An array's own number is that of one of its jobs, too, and would mean all of them.
+    job=$SLURM_JOB_ID
+    [[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    job_log=$(scontrol show job "$job" --oneliner | sed -n 's/.* StdOut=\([^ ]*\).*/\1/p')
+    rank_logs=${job_log%.log}
+    [[ $rank_logs != "$job_log" ]] || rank_logs+=-ranks
+    echo "attempt $((${SLURM_RESTART_COUNT:-0} + 1)) of job $job on" \
+        "$SLURM_JOB_NODELIST, $(date '+%F %T')"
     # The shell outlives the signals that reach its ranks, to decide below.
     trap : TERM USR1 USR2
     trap clean_nodes EXIT
@@ -72,7 +77,7 @@ finish() {
     fi
     # When Slurm itself is ending the job, or has put it back, that is not ours to change.
     local state
-    state=$(squeue --noheader --jobs="$SLURM_JOB_ID" --states=all --format=%T)
+    state=$(squeue --noheader --jobs="$job" --states=all --format=%T) || state=RUNNING
     if [[ $state != RUNNING ]]; then
         echo "Slurm is ending this attempt ($state)"
         exit "$status"
@@ -92,7 +97,14 @@ finish() {
     echo "the job goes back to the queue"
     clean_nodes
     trap - EXIT
-    scontrol requeue "$SLURM_JOB_ID" && sleep 300 # until Slurm ends this attempt
+    local attempt
+    for attempt in {1..10}; do # the controller may be away for a while
+        if scontrol requeue "$job"; then
+            sleep 300 # until Slurm ends this attempt
+            break
+        fi
+        sleep 30
+    done
     exit "$status"
 }
 

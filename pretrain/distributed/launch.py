@@ -62,6 +62,8 @@ def describe_attempt(environment: _Environment = os.environ) -> str:
         return ""
     attempt = int(environment.get("SLURM_RESTART_COUNT", "0")) + 1
     job, nodes = environment["SLURM_JOB_ID"], environment.get("SLURM_JOB_NODELIST", "?")
+    if "SLURM_ARRAY_JOB_ID" in environment:
+        job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
     return f"attempt {attempt} of job {job} on {nodes}"
 
 

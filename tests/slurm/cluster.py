@@ -31,6 +31,7 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 ReturnToService=2
+MessageTimeout=90
 SelectType=select/cons_tres
 SchedulerParameters=sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
@@ -71,7 +72,7 @@ class Cluster:
         assert process.returncode == 0, process.stderr
         return process.stdout.strip()
 
-    def wait(self, job: str, timeout: float = 180.0) -> str:
+    def wait(self, job: str, timeout: float = 300.0) -> str:
         """The state in which a job ended."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:

@@ -23,11 +23,14 @@ ENVIRONMENT = {
 }
 
 
-def submit(cluster: Cluster, config: Path, run: Path, *overrides: str) -> str:
-    """`sbatch slurm/pretrain_vitl.sh` on both nodes; the job's log is `RUN.log`."""
-    cluster.environment |= ENVIRONMENT
+def submit(
+    cluster: Cluster, config: Path, run: Path, *overrides: str, nodes: int = 2, **environment: str
+) -> str:
+    """`sbatch slurm/pretrain_vitl.sh`; the job's log is `RUN-job.log`, its ranks' in `RUN-job/`."""
+    given = ["env", *(f"{name}={value}" for name, value in (ENVIRONMENT | environment).items())]
     return cluster.run(
-        *("sbatch", "--parsable", "--nodes=2", "--gpus-per-node=0", f"--chdir={CHECKOUT}"),
+        *given,
+        *("sbatch", "--parsable", f"--nodes={nodes}", "--gpus-per-node=0", f"--chdir={CHECKOUT}"),
         *(f"--output={run}-job.log", "slurm/pretrain_vitl.sh"),
         *(str(config), f"run={run}", *overrides),
     )

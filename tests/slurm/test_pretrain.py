@@ -89,13 +89,24 @@ def test_a_killed_rank_takes_the_attempt_down_and_the_job_goes_on(
     assert_same_weights(run, whole_run)
 
 
-def test_a_mistake_ends_the_job_before_training(
+def test_what_is_wrong_with_a_node_is_said_once_before_training(
     cluster: Cluster, config: Path, tmp_path: Path
 ) -> None:
-    job = submit(cluster, config, tmp_path / "run", "data.train=/nowhere")
+    two_ranks = {"RANKS_PER_NODE": "2"}
+    job = submit(cluster, config, tmp_path / "run", "data.train=/nowhere", nodes=1, **two_ranks)
     assert cluster.wait(job) == "FAILED"
     log = cluster.job_log(job)
-    assert "error: " in log
-    assert "/nowhere is not a folder of training shards" in log
+    assert log.count("error: n1: /nowhere is not a folder of training shards") == 1
+    assert log.count("error: the pre-flight failed") == 2
     assert "back to the queue" not in log
     assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_world_size_in_the_environment_ends_the_job(
+    cluster: Cluster, config: Path, tmp_path: Path
+) -> None:
+    job = submit(cluster, config, tmp_path / "run", WORLD_SIZE="64")
+    assert cluster.wait(job) == "FAILED"
+    log = cluster.job_log(job)
+    assert "error: the environment says WORLD_SIZE=64; Slurm started 2 process(es)" in log
+    assert "back to the queue" not in log
