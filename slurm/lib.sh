@@ -24,7 +24,7 @@ pretrain() {
     local cpus=$((SLURM_CPUS_ON_NODE / per_node))
     local ranks=(
         "--ntasks-per-node=$per_node" "--ntasks=$((per_node * SLURM_JOB_NUM_NODES))"
-        "--cpus-per-task=$((cpus > 0 ? cpus : 1))" --distribution=block --kill-on-bad-exit=1
+        "--cpus-per-task=$((cpus > 0 ? cpus : 1))" --distribution=block
     )
     srun "${ranks[@]}" "$PYTHON" -m pretrain preflight "$@" || finish $?
 
@@ -34,7 +34,7 @@ pretrain() {
     touch "$rank_logs/rank-0.log"
     tail --lines=0 --follow=name --pid=$$ "$rank_logs/rank-0.log" &
     local tail=$! status=0
-    srun "${ranks[@]}" --output="$rank_logs/rank-%t.log" --open-mode=append \
+    srun "${ranks[@]}" --kill-on-bad-exit=1 --output="$rank_logs/rank-%t.log" --open-mode=append \
         "$PYTHON" -m pretrain train "$@" || status=$?
     sleep 1 # what rank 0 said last
     kill "$tail" 2>/dev/null || true
@@ -70,8 +70,11 @@ finish() {
         rm -f "$crashes_file"
         exit 0
     fi
-    show_errors
-    if ((status == 2)); then
+    # A rank's mistake may stand behind a higher status: that of the others, which it took with it.
+    local errors
+    errors=$(show_errors)
+    if ((status == 2)) || [[ $status != 75 && -n $errors ]]; then
+        echo "$errors"
         echo "the job ends: mend what is said above and submit it again"
         exit 2
     fi
@@ -108,10 +111,10 @@ finish() {
     exit "$status"
 }
 
-# The errors of all ranks, each said once; they stand in the ranks' own logs.
+# What the ranks ended with as the user's mistake; it stands in their own logs.
 show_errors() {
     local logs
     # Ours, or those of submitit, whose first is the job's own.
     logs=$(compgen -G "$rank_logs/rank-*.log" || compgen -G "${job_log%_0_log.out}_*_log.err") || return 0
-    tail --quiet --lines=100 $logs | grep '^error: ' | sort | uniq -c | head -5 || true
+    tail --quiet --lines=20 $logs | grep '^error: ' | sort | uniq -c | head -5 || true
 }
