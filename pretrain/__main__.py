@@ -1,16 +1,20 @@
-"""``python -m pretrain train | import | evaluate | release``."""
+"""``python -m pretrain train | preflight | import | evaluate | release``."""
 
 import importlib
 import sys
 
+from pretrain.distributed.launch import announce_rank
 from recaption.common.config import run_command
 
 _COMMANDS = {
     "train": ("pretrain.train", "train on packed shards; resumes a run that exists"),
+    "preflight": ("pretrain.preflight", "say what would stop a run, before it takes the GPUs"),
     "evaluate": ("pretrain.evaluate", "retrieval, localisation and an HTML report"),
     "import": ("pretrain.release.importers.command", "open a published checkpoint as a run"),
     "release": ("pretrain.release", "write a folder that opens in three lines"),
 }
+#: Started on every rank by torchrun or srun.
+_ON_ALL_RANKS = ("train", "preflight")
 
 
 def main() -> int:
@@ -21,8 +25,16 @@ def main() -> int:
             print(f"  {name:<10}{summary}")
         print("\n`python -m pretrain COMMAND --help` lists the command's keys.")
         return 0 if arguments and arguments[0] in ("-h", "--help") else 2
+    return run_command(run, arguments)
+
+
+def run(arguments: list[str]) -> int | None:
+    """A command's name and its arguments; returns its exit status."""
+    if arguments[0] in _ON_ALL_RANKS:
+        announce_rank()  # before anything is imported that asks who it is
     module = importlib.import_module(_COMMANDS[arguments[0]][0])
-    return run_command(module.main, arguments[1:])
+    status: int | None = module.main(arguments[1:])
+    return status
 
 
 if __name__ == "__main__":

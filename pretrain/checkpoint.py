@@ -31,6 +31,8 @@ ROLLBACKS = "rollbacks.json"
 MAY_CHANGE = (
     "train",
     "stability",
+    "ranks",
+    "preflight",
     "run",
     "data.train",
     "data.num_workers",

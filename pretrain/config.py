@@ -4,9 +4,11 @@ from dataclasses import dataclass, field
 
 from pretrain.data.config import DataConfig
 from pretrain.distributed.engine import EngineConfig
+from pretrain.distributed.ranks import RanksConfig
 from pretrain.models.registry import ModelConfig
 from pretrain.objectives.registry import ObjectiveConfig
 from pretrain.optim import OptimConfig
+from pretrain.preflight import PreflightConfig
 from pretrain.stability import StabilityConfig
 from recaption.common.config import ConfigError, check_at_least
 
@@ -44,6 +46,8 @@ class PretrainConfig:
     engine: EngineConfig = field(default_factory=EngineConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     stability: StabilityConfig = field(default_factory=StabilityConfig)
+    ranks: RanksConfig = field(default_factory=RanksConfig)
+    preflight: PreflightConfig = field(default_factory=PreflightConfig)
 
     def __post_init__(self) -> None:
         check_at_least(0, {"seed": self.seed})

@@ -3,13 +3,16 @@
 import signal
 from types import FrameType
 
+#: Ctrl-C, the end of a job, what `slurm/lib.sh` asks for ahead of the time limit, and submitit's.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
 
 class StopRequest:
-    """Set by Ctrl-C, SIGTERM or SIGUSR1. A second Ctrl-C interrupts at once."""
+    """Set by any of ``SIGNALS``. A second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.signal_name = ""
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        for number in SIGNALS:
             signal.signal(number, self._on_signal)
 
     def __bool__(self) -> bool:

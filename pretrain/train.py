@@ -12,9 +12,11 @@ from pretrain.checkpoint import (
     WEIGHTS,
     SavedTensors,
     TrainState,
+    checkpoint_folder,
     complete_checkpoints,
     find_checkpoint,
     load_checkpoint,
+    newest_checkpoint,
     read_state,
     record_rollback,
 )
@@ -24,6 +26,7 @@ from pretrain.data.tokens import Tokenizer
 from pretrain.data.transforms import normalise
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
+from pretrain.distributed.launch import EXIT_UNFINISHED, describe_attempt, is_slurm_step
 from pretrain.distributed.microbatch import backpropagate
 from pretrain.distributed.ranks import Ranks, joined_ranks
 from pretrain.ema import Ema
@@ -45,13 +48,20 @@ USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...
 --json prints the last row of metrics.jsonl in the last line."""
 
 
-def main(argv: list[str]) -> None:
+def main(argv: list[str]) -> int:
     config = load_config(PretrainConfig, argv, USAGE)
-    with joined_ranks() as ranks:
+    with joined_ranks(config.ranks) as ranks:
+        if ranks.is_first and is_slurm_step():
+            print(describe_attempt(), flush=True)
         train(config, ranks)
         if ranks.is_first:
             rows = read_metrics(Path(config.run) / METRICS)
             print_json(argv, rows[-1] if rows else {})
+        run = Path(config.run)
+        last = checkpoint_folder(run, config.train.num_steps).name
+        # Asked of one rank: a node may see the shared disk later than another.
+        is_unfinished = ranks.any(ranks.is_first and newest_checkpoint(run).name < last)
+    return EXIT_UNFINISHED if is_unfinished and is_slurm_step() else 0
 
 
 def train(config: PretrainConfig, ranks: Ranks) -> None:

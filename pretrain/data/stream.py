@@ -57,7 +57,7 @@ class Batch:
 
 def read_samples(folder: Path | str) -> Iterator[Sample]:
     """Every sample of a folder of MDS shards once, in the order in which they were packed."""
-    for shard in _check_shards(folder):
+    for shard in check_shards(folder):
         reader = reader_from_json(str(folder), None, shard)
         try:
             reader.validate(allow_unsafe_types=False)
@@ -138,7 +138,7 @@ class _TrainingSamples(StreamingDataset):
     def __init__(
         self, config: DataConfig, tokenizer: Tokenizer, image_size: int, seed: int
     ) -> None:
-        _check_shards(config.train)
+        check_shards(config.train)
         _check_sources(config)
         super().__init__(
             local=config.train,
@@ -178,7 +178,7 @@ class _Collate:
         return torch.stack(images), texts, list(keys), sum(num_cut)
 
 
-def _check_shards(folder: Path | str) -> list[dict[str, Any]]:
+def check_shards(folder: Path | str) -> list[dict[str, Any]]:
     """The shards of the folder's index, all of them there and of the size that they were written.
 
     The streaming library would wait for ever for one that is missing.

@@ -1,4 +1,4 @@
-"""Who this process is among the others: one process a GPU, or one alone."""
+"""The group of processes that train together: one a GPU, or one alone."""
 
 import os
 from collections.abc import Iterator
@@ -9,15 +9,19 @@ from datetime import timedelta
 import torch
 from torch import distributed as dist
 
-_COLLECTIVE_TIMEOUT = timedelta(minutes=10)
-_ALONE = {
-    "RANK": "0",
-    "LOCAL_RANK": "0",
-    "WORLD_SIZE": "1",
-    "LOCAL_WORLD_SIZE": "1",
-    "MASTER_ADDR": "127.0.0.1",
-    "MASTER_PORT": "0",
-}
+from pretrain.distributed.launch import announce_rank
+from recaption.common.config import ConfigError, UserError
+
+
+@dataclass
+class RanksConfig:
+    # seconds in one collective after which a rank gives up on the others, and its job is started
+    # again: for ranks that hang (one that died is noticed at once); saving a checkpoint must fit
+    collective_timeout: float = 600.0
+
+    def __post_init__(self) -> None:
+        if self.collective_timeout <= 0:
+            raise ConfigError(f"ranks.collective_timeout={self.collective_timeout}: more than 0")
 
 
 @dataclass(frozen=True)
@@ -48,19 +52,39 @@ class Ranks:
 
 
 @contextmanager
-def joined_ranks() -> Iterator[Ranks]:
-    """Joins the process group that torchrun announced, or makes one of this process alone."""
-    if "RANK" not in os.environ:
-        os.environ.update(_ALONE)
-    has_gpu = torch.cuda.is_available()
+def joined_ranks(config: RanksConfig | None = None) -> Iterator[Ranks]:
+    """Joins the group that torchrun or Slurm announced, or makes one of this process alone.
+
+    Raises:
+        UserError: the environment contradicts itself, or there are more ranks than GPUs.
+    """
+    config = config or RanksConfig()
+    announce_rank()
     local_rank = int(os.environ["LOCAL_RANK"])
-    device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
-    if has_gpu:
+    device = _device(local_rank)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     else:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")  # read when deepspeed is imported
-    dist.init_process_group("nccl" if has_gpu else "gloo", timeout=_COLLECTIVE_TIMEOUT)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        timeout=timedelta(seconds=config.collective_timeout),
+    )
     try:
         yield Ranks(dist.get_rank(), local_rank, dist.get_world_size(), device)
     finally:
         dist.destroy_process_group()
+
+
+def _device(local_rank: int) -> torch.device:
+    """The rank's own GPU: the one that Slurm shows to it alone, or its turn among the node's."""
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    num_gpus = torch.cuda.device_count()
+    num_ranks = int(os.environ["LOCAL_WORLD_SIZE"])
+    if 1 < num_gpus < num_ranks:
+        raise UserError(
+            f"{num_ranks} ranks on a node of {num_gpus} GPUs: start one a GPU "
+            "(srun --ntasks-per-node, torchrun --nproc-per-node)"
+        )
+    return torch.device("cuda", local_rank if num_gpus > 1 else 0)

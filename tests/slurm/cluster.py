@@ -19,7 +19,7 @@ SlurmdPort={ports[1]}
 SlurmUser=root
 SlurmdUser=root
 AuthType=auth/munge
-AuthInfo=socket={folder}/munge.socket
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
 CredType=cred/munge
 StateSaveLocation={folder}/state
 SlurmctldPidFile={folder}/slurmctld.pid
@@ -31,10 +31,15 @@ ProctrackType=proctrack/linuxproc
 TaskPlugin=task/none
 MpiDefault=none
 ReturnToService=2
+MessageTimeout=90
 SelectType=select/cons_tres
+SchedulerParameters=sched_interval=1,bf_interval=1
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
 NodeName=n1 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[1]} CPUs={cpus} RealMemory=4000
 NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} RealMemory=4000
-PartitionName=main Nodes=n[1-2] Default=YES State=UP
+PartitionName=main Nodes=n[1-2] Default=YES State=UP PriorityTier=1
+PartitionName=urgent Nodes=n[1-2] State=UP PriorityTier=2
 """
 
 
@@ -43,7 +48,17 @@ def why_no_cluster() -> str | None:
     missing = [name for name in DAEMONS if shutil.which(name) is None]
     if missing:
         return f"no {', '.join(missing)}: apt-get install slurm-wlm munge"
-    return None if os.geteuid() == 0 else "Slurm's daemons need root"
+    if os.geteuid() != 0:
+        return "Slurm's daemons need root"
+    if subprocess.run(_with_own_shared_memory(["true"]), capture_output=True).returncode:
+        return "two nodes on one machine need mounts of their own: root may not unshare and mount"
+    return None
+
+
+def _with_own_shared_memory(command: list[str]) -> list[str]:
+    """Runs a node's daemon with a /dev/shm of its own, as real nodes have."""
+    mount = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
+    return ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
 
 
 @dataclass
@@ -57,7 +72,7 @@ class Cluster:
         assert process.returncode == 0, process.stderr
         return process.stdout.strip()
 
-    def wait(self, job: str, timeout: float = 180.0) -> str:
+    def wait(self, job: str, timeout: float = 300.0) -> str:
         """The state in which a job ended."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -70,6 +85,13 @@ class Cluster:
                 return fields["JobState"]
             time.sleep(0.5)
         raise TimeoutError(f"job {job} still runs after {timeout:.0f} s: {self.log()}")
+
+    def job_log(self, job: str) -> str:
+        """What a job, and its ranks, have printed so far."""
+        shown = self.run("scontrol", "show", "job", job, "--oneliner")
+        log = Path(shown.split(" StdOut=")[1].split()[0])
+        ranks = sorted(log.with_suffix("").glob("rank-*.log"))
+        return "\n".join(path.read_text() for path in (log, *ranks) if path.exists())
 
     def log(self) -> str:
         return "\n".join(path.read_text()[-2000:] for path in self.folder.glob("*.log"))
@@ -96,8 +118,8 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         for command in (
             ["munged", *munge],
             ["slurmctld", "-D", "-c", "-f", str(config)],
-            ["slurmd", "-D", "-f", str(config), "-N", "n1"],
-            ["slurmd", "-D", "-f", str(config), "-N", "n2"],
+            _with_own_shared_memory(["slurmd", "-D", "-f", str(config), "-N", "n1"]),
+            _with_own_shared_memory(["slurmd", "-D", "-f", str(config), "-N", "n2"]),
         ):
             daemons.enter_context(_running(command, cluster))
         _wait_until_idle(cluster)
@@ -139,7 +161,7 @@ def _wait_until_idle(cluster: Cluster, timeout: float = 60.0) -> None:
         assert time.monotonic() < deadline, f"nodes are {states}: {cluster.log()}"
         time.sleep(0.5)
         answer = subprocess.run(
-            ["sinfo", "--noheader", "--Node", "--format=%T"],
+            ["sinfo", "--noheader", "--partition=main", "--Node", "--format=%T"],
             env=cluster.environment,
             capture_output=True,
             text=True,

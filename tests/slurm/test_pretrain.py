@@ -1,71 +1,112 @@
-"""``sbatch slurm/pretrain_vitl.sh`` on real daemons: one node of two ranks."""
+"""``sbatch slurm/pretrain_vitl.sh`` on two real nodes, interrupted in every way that Slurm knows.
+
+Whatever happens in between, the weights are those of a run that nothing happened to, bit by bit.
+"""
 
 import json
-import sys
+import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 from pretrain.metrics import read_metrics
-from tests.places import CHECKOUT
-from tests.pretrain.trainruns import TINY, write_training_shards
-from tests.slurm.cluster import Cluster, running_cluster, why_no_cluster
-
-pytestmark = pytest.mark.skipif(why_no_cluster() is not None, reason=str(why_no_cluster()))
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    with running_cluster(tmp_path_factory.mktemp("cluster")) as cluster:
-        yield cluster
+from tests.slurm.cluster import Cluster
+from tests.slurm.jobs import (
+    LAST_STEP,
+    STEP_OF_INTERRUPTION,
+    assert_same_weights,
+    rank_process,
+    submit,
+    wait_for_step,
+)
 
 
-@pytest.fixture(scope="module")
-def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("train")
-    shards = write_training_shards(folder / "shards", 40)
-    path = folder / "tiny.yaml"
-    path.write_text(TINY.replace("data: {", f"data: {{train: {shards}, "))
-    return path
-
-
-def submit(cluster: Cluster, log: Path, *arguments: str) -> str:
-    cluster.environment |= {
-        "PYTHON": sys.executable,
-        "MASTER_ADDR": "127.0.0.1",  # the nodes' names are known to Slurm only
-        "OMP_NUM_THREADS": "1",
-        "RANKS_PER_NODE": "2",
-    }
-    return cluster.run(
-        *("sbatch", "--parsable", "--nodes=1", "--gpus-per-node=0"),
-        *(f"--chdir={CHECKOUT}", f"--output={log}", "slurm/pretrain_vitl.sh", *arguments),
+def test_a_job_trains_on_both_nodes_to_its_last_step(cluster: Cluster, whole_run: Path) -> None:
+    state = json.loads(
+        (whole_run / "checkpoints" / f"step-{LAST_STEP:08d}" / "state.json").read_text()
     )
+    assert state["num_ranks"] == 2
+    assert read_metrics(whole_run / "metrics.jsonl")[-1]["num_samples_seen"] == LAST_STEP * 2 * 4
+    log = Path(f"{whole_run}-job.log").read_text()
+    assert "attempt 1 of job" in log
+    assert "on n[1-2]" in log
+    assert "pre-flight: 2 ranks added up 1 MB" in log
+    assert f"trained to step {LAST_STEP}" in log
+    ranks = sorted(path.name for path in Path(f"{whole_run}-job").iterdir())
+    assert ranks == ["rank-0.log", "rank-1.log"]
 
 
-def test_a_job_trains_stops_when_told_and_goes_on(
+def test_a_signal_ahead_of_the_time_limit_sends_the_job_back(
+    cluster: Cluster, config: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    job = submit(cluster, config, run)
+    wait_for_step(cluster, job, run, STEP_OF_INTERRUPTION)
+    cluster.run("scancel", "--signal=USR1", job)
+    assert cluster.wait(job) == "COMPLETED", cluster.job_log(job)
+    log = cluster.job_log(job)
+    assert "stopped by SIGUSR1" in log
+    assert "the job goes back to the queue" in log
+    assert f"attempt 2 of job {job}" in log
+    assert "resumed after step" in log
+    assert_same_weights(run, whole_run)
+
+
+def test_a_preempted_job_goes_on_after_the_urgent_one(
+    cluster: Cluster, config: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    job = submit(cluster, config, run)
+    wait_for_step(cluster, job, run, STEP_OF_INTERRUPTION)
+    urgent = cluster.run(
+        *("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive"),
+        *("--output=/dev/null", "--wrap=sleep 1"),
+    )
+    assert cluster.wait(urgent) == "COMPLETED"
+    assert cluster.wait(job) == "COMPLETED", cluster.job_log(job)
+    log = cluster.job_log(job)
+    assert "crash" not in log
+    assert f"attempt 2 of job {job}" in log
+    assert "resumed after step" in log
+    assert_same_weights(run, whole_run)
+
+
+def test_a_killed_rank_takes_the_attempt_down_and_the_job_goes_on(
+    cluster: Cluster, config: Path, whole_run: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    job = submit(cluster, config, run)
+    wait_for_step(cluster, job, run, STEP_OF_INTERRUPTION)
+    other, killed = rank_process(job, 0), rank_process(job, 1)
+    started = time.monotonic()
+    killed.send_signal(signal.SIGKILL)
+    other.wait(timeout=60)
+    assert time.monotonic() - started < 60
+    assert cluster.wait(job) == "COMPLETED", cluster.job_log(job)
+    log = cluster.job_log(job)
+    assert "(crash 1 in a row)" in log
+    assert f"attempt 2 of job {job}" in log
+    assert "resumed after step 12" in log
+    assert_same_weights(run, whole_run)
+
+
+def test_what_is_wrong_with_a_node_is_said_once_before_training(
     cluster: Cluster, config: Path, tmp_path: Path
 ) -> None:
-    run, log = tmp_path / "run", tmp_path / "job.log"
-    command = [str(config), f"run={run}", "engine.precision=fp32", "train.log_every=1"]
-    command += ["train.checkpoint_every=1000"]
-    job = submit(cluster, log, *command, "train.num_steps=100000")
-    metrics = run / "metrics.jsonl"
-    deadline = time.monotonic() + 120
-    while not (metrics.exists() and len(read_metrics(metrics)) >= 5):
-        assert time.monotonic() < deadline, log.read_text() if log.exists() else cluster.log()
-        time.sleep(0.5)
-    cluster.run("scancel", "--signal=TERM", job)
-    cluster.wait(job)
-    assert "stopped by" in log.read_text()
-    (checkpoint,) = (run / "checkpoints").glob("step-*/COMPLETE")
-    state = json.loads((checkpoint.parent / "state.json").read_text())
-    assert state["num_ranks"] == 2
+    two_ranks = {"RANKS_PER_NODE": "2"}
+    job = submit(cluster, config, tmp_path / "run", "data.train=/nowhere", nodes=1, **two_ranks)
+    assert cluster.wait(job) == "FAILED"
+    log = cluster.job_log(job)
+    assert log.count("error: n1: /nowhere is not a folder of training shards") == 1
+    assert log.count("error: the pre-flight failed") == 2
+    assert "back to the queue" not in log
+    assert not (tmp_path / "run").exists()
 
-    last = state["step"] + 3
-    job = submit(cluster, log, *command, f"train.num_steps={last}")
-    assert cluster.wait(job) == "COMPLETED", log.read_text()
-    assert (run / "checkpoints" / f"step-{last:08d}" / "COMPLETE").exists()
-    assert read_metrics(metrics)[-1]["num_samples_seen"] == last * 2 * 4
-    assert f"resumed after step {state['step']}" in log.read_text()
+
+def test_a_wrong_world_size_in_the_environment_ends_the_job(
+    cluster: Cluster, config: Path, tmp_path: Path
+) -> None:
+    job = submit(cluster, config, tmp_path / "run", WORLD_SIZE="64")
+    assert cluster.wait(job) == "FAILED"
+    log = cluster.job_log(job)
+    assert "error: the environment says WORLD_SIZE=64; Slurm started 2 process(es)" in log
+    assert "back to the queue" not in log

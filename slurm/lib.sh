@@ -1,0 +1,120 @@
+# What the jobs of this folder share; sourced, from the repository's folder.
+#
+# A job goes back to the queue, with the same log and the same run folder, until its training is at
+# the last step:
+#
+#   the ranks end with   because                                         the job
+#   0                    the last step is done                           ends
+#   2                    a mistake that only the user can mend           ends
+#   75                   a signal: they saved a checkpoint and stopped   goes back to the queue
+#   anything else        a rank or a node died                           goes back, MAX_CRASHES times
+#                                                                        in a row (3)
+#
+# Slurm itself sends back what it preempts, and a job whose node failed (--requeue). `scancel JOB` ends
+# it; `scancel --signal=USR1 JOB` saves and sends it back.
+
+PYTHON=${PYTHON:-.venv-train/bin/python}
+export PYTHON PYTHONUNBUFFERED=1
+
+# pretrain CONFIG [key=value ...]: pre-flight, then training, one rank a GPU.
+pretrain() {
+    begin
+    local per_node=${RANKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-0}}
+    ((per_node > 0)) || per_node=1 # a node without GPUs
+    local cpus=$((SLURM_CPUS_ON_NODE / per_node))
+    local ranks=(
+        "--ntasks-per-node=$per_node" "--ntasks=$((per_node * SLURM_JOB_NUM_NODES))"
+        "--cpus-per-task=$((cpus > 0 ? cpus : 1))" --distribution=block
+    )
+    srun "${ranks[@]}" "$PYTHON" -m pretrain preflight "$@" || finish $?
+
+    # A log a rank beside the job's, and that of rank 0 in the job's, too.
+    echo "a log a rank in $rank_logs"
+    mkdir -p "$rank_logs"
+    touch "$rank_logs/rank-0.log"
+    tail --lines=0 --follow=name --pid=$$ "$rank_logs/rank-0.log" &
+    local tail=$! status=0
+    srun "${ranks[@]}" --kill-on-bad-exit=1 --output="$rank_logs/rank-%t.log" --open-mode=append \
+        "$PYTHON" -m pretrain train "$@" || status=$?
+    sleep 1 # what rank 0 said last
+    kill "$tail" 2>/dev/null || true
+    finish "$status"
+}
+
+# Says which attempt this is, and what is to happen when the job ends, however it does.
+begin() {
+    # An array's own number is that of one of its jobs, too, and would mean all of them.
+    job=$SLURM_JOB_ID
+    [[ -z ${SLURM_ARRAY_JOB_ID:-} ]] || job=${SLURM_ARRAY_JOB_ID}_$SLURM_ARRAY_TASK_ID
+    job_log=$(scontrol show job "$job" --oneliner | sed -n 's/.* StdOut=\([^ ]*\).*/\1/p')
+    rank_logs=${job_log%.log}
+    [[ $rank_logs != "$job_log" ]] || rank_logs+=-ranks
+    echo "attempt $((${SLURM_RESTART_COUNT:-0} + 1)) of job $job on" \
+        "$SLURM_JOB_NODELIST, $(date '+%F %T')"
+    # The shell outlives the signals that reach its ranks, to decide below.
+    trap : TERM USR1 USR2
+    trap clean_nodes EXIT
+    clean_nodes
+}
+
+# Shared memory left by killed processes, and the job's temporary folders, once a node.
+clean_nodes() {
+    timeout 60 srun --overlap --ntasks-per-node=1 --ntasks="$SLURM_JOB_NUM_NODES" --quiet \
+        "$PYTHON" -m pretrain.distributed.leftovers --job-folder 2>/dev/null || true
+}
+
+# finish STATUS: ends the job, or sends it back to the queue.
+finish() {
+    local status=$1 crashes_file=$rank_logs.crashes crashes=0
+    if ((status == 0)); then
+        rm -f "$crashes_file"
+        exit 0
+    fi
+    # A rank's mistake may stand behind a higher status: that of the others, which it took with it.
+    local errors
+    errors=$(show_errors)
+    if ((status == 2)) || [[ $status != 75 && -n $errors ]]; then
+        echo "$errors"
+        echo "the job ends: mend what is said above and submit it again"
+        exit 2
+    fi
+    # When Slurm itself is ending the job, or has put it back, that is not ours to change.
+    local state
+    state=$(squeue --noheader --jobs="$job" --states=all --format=%T) || state=RUNNING
+    if [[ $state != RUNNING ]]; then
+        echo "Slurm is ending this attempt ($state)"
+        exit "$status"
+    fi
+    if ((status != 75)); then
+        [[ -f $crashes_file ]] && crashes=$(<"$crashes_file")
+        # An hour of training is no crash in a row.
+        ((SECONDS < 3600)) || crashes=0
+        crashes=$((crashes + 1))
+        if ((crashes > ${MAX_CRASHES:-3})); then
+            echo "the ranks ended with status $status, $crashes times in a row: the job ends"
+            exit "$status"
+        fi
+        echo "$crashes" >"$crashes_file"
+        echo "the ranks ended with status $status (crash $crashes in a row)"
+    fi
+    echo "the job goes back to the queue"
+    clean_nodes
+    trap - EXIT
+    local attempt
+    for attempt in {1..10}; do # the controller may be away for a while
+        if scontrol requeue "$job"; then
+            sleep 300 # until Slurm ends this attempt
+            break
+        fi
+        sleep 30
+    done
+    exit "$status"
+}
+
+# What the ranks ended with as the user's mistake; it stands in their own logs.
+show_errors() {
+    local logs
+    # Ours, or those of submitit, whose first is the job's own.
+    logs=$(compgen -G "$rank_logs/rank-*.log" || compgen -G "${job_log%_0_log.out}_*_log.err") || return 0
+    tail --quiet --lines=20 $logs | grep '^error: ' | sort | uniq -c | head -5 || true
+}

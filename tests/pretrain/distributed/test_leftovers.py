@@ -1,0 +1,47 @@
+"""Shared memory of dead processes goes, that of living ones stays."""
+
+import mmap
+import os
+from pathlib import Path
+
+import pytest
+
+from pretrain.distributed.leftovers import remove_leftovers, remove_locks
+
+
+def make_segment(folder: Path, name: str) -> Path:
+    path = folder / name
+    path.write_bytes(bytes(4096))
+    return path
+
+
+def test_only_what_nobody_has_mapped_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [make_segment(tmp_path, name) for name in ("000000_locals", "torch_12_34_0")]
+    live = make_segment(tmp_path, "000001_locals")
+    others = make_segment(tmp_path, "postgres.1")
+    # Young ones may not be mapped yet.
+    assert remove_leftovers(tmp_path) == []
+    monkeypatch.setattr("pretrain.distributed.leftovers._YOUNGEST_SECONDS", 0.0)
+    with live.open("r+b") as file, mmap.mmap(file.fileno(), 4096) as mapped:
+        assert remove_leftovers(tmp_path) == [path.name for path in left]
+        assert sorted(tmp_path.iterdir()) == [live, others]
+        assert mapped[0] == 0
+    assert remove_leftovers(tmp_path) == [live.name]
+    assert others.exists()
+
+
+def test_a_segment_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pretrain.distributed.leftovers._YOUNGEST_SECONDS", 0.0)
+    path = make_segment(tmp_path, "000000_locals")
+    monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
+    assert remove_leftovers(tmp_path) == []
+
+
+def test_locks_of_a_killed_attempt_go(tmp_path: Path) -> None:
+    lock, other = tmp_path / "000000_barrier_filelock", tmp_path / "cache"
+    lock.touch()
+    other.touch()
+    remove_locks(tmp_path)
+    assert list(tmp_path.iterdir()) == [other]
