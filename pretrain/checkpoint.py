@@ -21,6 +21,7 @@ STATE = "state.json"
 #: In a run that goes on: how long it trains, how often it tells and saves, and where things lie.
 MAY_CHANGE = (
     "train",
+    "metrics",
     "run",
     "data.train",
     "data.num_workers",

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from pretrain.data.config import DataConfig
 from pretrain.distributed.engine import EngineConfig
+from pretrain.metrics.config import MetricsConfig
 from pretrain.models.registry import ModelConfig
 from pretrain.objectives.registry import ObjectiveConfig
 from pretrain.optim import OptimConfig
@@ -37,6 +38,7 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
         check_at_least(0, {"seed": self.seed})

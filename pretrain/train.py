@@ -1,7 +1,6 @@
 """Training, from top to bottom."""
 
 import math
-import time
 from pathlib import Path
 
 import torch
@@ -16,7 +15,8 @@ from pretrain.data.transforms import normalise
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
 from pretrain.distributed.ranks import Ranks, joined_ranks
-from pretrain.metrics import METRICS, MetricsLog, read_metrics
+from pretrain.metrics import METRICS, read_metrics
+from pretrain.metrics.run import RunMetrics
 from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import build_model, load_frozen_weights
 from pretrain.objectives.base import Objective
@@ -25,7 +25,6 @@ from pretrain.ops.recompute import set_recompute
 from pretrain.optim import learning_rate, parameter_groups
 from pretrain.preemption import StopRequest
 from recaption.common.config import UserError, load_config, print_json, write_config
-from recaption.common.progress import format_seconds
 
 USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...] [key=value ...]
        python -m pretrain train ...     (on one rank)
@@ -91,7 +90,6 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
         config.data.batch_size,
         adam={"betas": tuple(config.optim.betas), "eps": config.optim.eps},
     )
-    exchange = Exchange()
 
     # ---- where an earlier attempt left off
     state = resume(run, config, engine, ranks)
@@ -104,7 +102,9 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
         write_config(config, run / CONFIG)
     if state.stream:
         stream.load_state_dict(state.stream)
-    log = MetricsLog(run / METRICS, state.step) if ranks.is_first else None
+    totals = {"num_skipped_steps": engine.num_skipped_steps}
+    metrics = RunMetrics(config, ranks, state.step, totals, stream.num_ready_batches)
+    exchange = Exchange(stopwatch=metrics.stopwatch)
     if ranks.is_first:
         print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
 
@@ -112,66 +112,50 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     batches = iter(stream)
     module.train()
     last_saved = state.step
-    seconds_waited, num_cut_texts, num_bad_losses = 0.0, 0, 0
-    window_started, window_step = time.monotonic(), state.step
+    num_bad_losses = 0
     for step in range(state.step, config.train.num_steps):
-        asked = time.monotonic()
-        batch = next(batches).to(ranks.device)
-        seconds_waited += time.monotonic() - asked
-        num_cut_texts += batch.num_cut_texts
+        with metrics.watch("data"):
+            batch = next(batches).to(ranks.device)
+        metrics.step(batch)
 
         rate = learning_rate(step, config.train.num_steps, config.optim)
         engine.set_learning_rate(rate)
         generator = seed_step(config.seed, step, ranks)
-        terms = engine.forward(normalise(batch.images), batch.texts, exchange, generator)
-        loss = torch.stack(list(terms.values())).sum()
-        engine.backward(loss)
-        engine.step()
+        with metrics.watch("compute"):
+            terms = engine.forward(normalise(batch.images), batch.texts, exchange, generator)
+            loss = torch.stack(list(terms.values())).sum()
+            engine.backward(loss)
+            engine.step()
 
         state.step = step + 1
         state.num_samples_seen += len(batch.images) * ranks.world_size
         is_last = state.step == config.train.num_steps
         if state.step % config.train.log_every == 0 or is_last:
-            num_seen_texts = (state.step - window_step) * (len(batch.texts.offsets) - 1)
-            means = ranks.mean(
-                {
-                    "loss": loss.item(),
-                    **{name: term.item() for name, term in terms.items()},
-                    "cut_text_share": num_cut_texts / num_seen_texts,
-                }
+            row = metrics.window(
+                state.step,
+                {name: term.item() for name, term in terms.items()},
+                module.objective.diagnostics(),
+                learning_rate=rate,
+                grad_norm=engine.grad_norm,
+                num_skipped_steps=engine.num_skipped_steps,
+                num_samples_seen=state.num_samples_seen,
             )
-            seconds = time.monotonic() - window_started
-            num_samples = (state.step - window_step) * len(batch.images) * ranks.world_size
-            row = {
-                "step": state.step,
-                **means,
-                "learning_rate": rate,
-                "grad_norm": engine.grad_norm,
-                "num_skipped_steps": engine.num_skipped_steps,
-                **module.objective.diagnostics(),
-                "num_samples_seen": state.num_samples_seen,
-                "samples_per_second": num_samples / seconds,
-                "data_wait_share": seconds_waited / seconds,
-                "seconds": time.time(),
-            }
-            if log is not None:
-                log.write(row)
-                print(_describe_step(row, config.train.num_steps, seconds, window_step), flush=True)
-            num_bad_losses = 0 if math.isfinite(means["loss"]) else num_bad_losses + 1
+            num_bad_losses = 0 if math.isfinite(row["loss"]) else num_bad_losses + 1
             if num_bad_losses == MAX_BAD_LOSSES:
                 raise UserError(
                     f"the loss has not been finite since before step {state.step}: try a lower "
                     f"optim.learning_rate or an engine.max_grad_norm, from the last checkpoint on"
                 )
-            seconds_waited, num_cut_texts = 0.0, 0
-            window_started, window_step = time.monotonic(), state.step
 
-        stopping = ranks.any(bool(stop_request))
+        with metrics.watch("communicate"):
+            stopping = ranks.any(bool(stop_request))
         if state.step % config.train.checkpoint_every == 0 or is_last or stopping:
             state.stream = stream.state_dict()
-            save_checkpoint(run, engine, state, ranks, config.train.num_kept_checkpoints)
+            with metrics.saving():
+                save_checkpoint(run, engine, state, ranks, config.train.num_kept_checkpoints)
             last_saved = state.step
         if stopping:
+            metrics.close()
             if ranks.is_first:
                 print(
                     f"stopped by {stop_request.signal_name or 'another rank'} after step "
@@ -179,6 +163,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
                     flush=True,
                 )
             return
+    metrics.close()
     if ranks.is_first:
         print(f"trained to step {state.step}: {run}", flush=True)
 
@@ -216,13 +201,4 @@ def _describe_run(
         f"{stream.num_samples:,} samples; {ranks.world_size} ranks x {config.data.batch_size} "
         f"images, ZeRO stage {config.engine.zero_stage}, {config.engine.precision}, on "
         f"{ranks.device.type}{resumed}"
-    )
-
-
-def _describe_step(row: dict[str, float], num_steps: int, seconds: float, window_step: int) -> str:
-    step = int(row["step"])
-    left = (num_steps - step) * seconds / (step - window_step)
-    return (
-        f"step {step:,}/{num_steps:,}  loss {row['loss']:.4f}  "
-        f"{row['samples_per_second']:.1f} images/s  {format_seconds(left)} left"
     )

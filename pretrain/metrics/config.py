@@ -1,4 +1,4 @@
-"""Where a run's metrics go; apart from the exporter, so that a release opens without its library."""
+"""Where metrics go; apart from the exporter, so that a release opens without its library."""
 
 from dataclasses import dataclass
 

@@ -14,10 +14,12 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from pretrain.checkpoint import COMPLETE, checkpoint_folder
 from pretrain.config import PretrainConfig
 from pretrain.data.captions import num_texts
 from pretrain.data.stream import Batch
 from pretrain.distributed.ranks import Ranks
+from pretrain.metrics.collectives import watch_collectives
 from pretrain.metrics.console import Console
 from pretrain.metrics.exporter import Exporter
 from pretrain.metrics.flops import ModelFlops, count_flops
@@ -53,8 +55,6 @@ class RunMetrics:
         ranks: this rank and the others.
         first_step: steps that were done before this attempt.
         totals: `num_skipped_steps` and the like, as they are at the start of this attempt.
-        checkpoint_time: when the checkpoint was written that this attempt began with, Unix time;
-            None: there was none.
         queue_depth: how many batches are ready, where that can be told.
     """
 
@@ -64,7 +64,6 @@ class RunMetrics:
         ranks: Ranks,
         first_step: int,
         totals: Mapping[str, float] | None = None,
-        checkpoint_time: float | None = None,
         queue_depth: Callable[[], int | None] | None = None,
     ) -> None:
         self.stopwatch = Stopwatch()
@@ -74,16 +73,18 @@ class RunMetrics:
         self._queue_depth = queue_depth
         self._failed: set[str] = set()
         self._counts: Counter[str] = Counter()
-        self._window_step = first_step
         self._console = Console(config.train.num_steps, first_step, config.metrics.console_every)
         self._log: MetricsLog | None = None
         self._exporter: Exporter | None = None
         self._tensorboard: Any = None
         self._flops: ModelFlops | None = None
         if ranks.local_rank == 0:
-            self._open_exporter(checkpoint_time or time.time())
+            self._open_exporter(first_step)
         if ranks.is_first:
             self._open_files(first_step)
+        if "deepspeed" in sys.modules:
+            with self._guard("collectives"):
+                watch_collectives(self.stopwatch)
 
     def watch(self, part: str) -> AbstractContextManager[None]:
         """Attributes a block to a part of the step; see `Stopwatch`."""
@@ -136,15 +137,16 @@ class RunMetrics:
         Returns:
             The row as it stands in `metrics.jsonl`; loss and terms are means over ranks.
         """
-        seconds = self.stopwatch.elapsed()
-        shares = self.stopwatch.shares()
+        seconds, shares = self.stopwatch.elapsed(), self.stopwatch.shares()
+        counts, self._counts = self._counts, Counter()
+        self.stopwatch.reset()  # what telling takes belongs to the next window
         counted = ("samples", "tokens", "texts", "cut_texts", "bad_samples")
         # The one collective of all this, and not guarded: a rank without it would hang the others.
         means = self._ranks.mean(
             {
                 **loss_terms,
                 **{SHARES[part]: share for part, share in shares.items()},
-                **{f"num_{name}": float(self._counts[name]) for name in counted},
+                **{f"num_{name}": float(counts[name]) for name in counted},
             }
         )
         num = {name: round(means[f"num_{name}"] * self._ranks.world_size) for name in counted}
@@ -163,7 +165,7 @@ class RunMetrics:
         if self._flops is not None:
             peak = self._config.metrics.peak_flops * self._ranks.world_size
             row["mfu"] = self._flops.of(num["samples"], num["tokens"]) / seconds / peak
-        row["seconds"] = time.time()
+        row |= {"left_seconds": self._console.seconds_left(step), "seconds": time.time()}
 
         if self._ranks.is_first:
             self._tell_of_the_run(row)
@@ -172,11 +174,8 @@ class RunMetrics:
                 with self._guard("prometheus"):
                     self._export_run(self._exporter, row, loss_terms, scales, num)
             with self._guard("prometheus"):
-                self._export_rank(self._exporter, shares)
+                self._export_rank(self._exporter, shares, counts)
             self._write_textfile(self._exporter)
-        self._window_step = step
-        self._counts.clear()
-        self.stopwatch.reset()
         return row
 
     def close(self) -> None:
@@ -196,7 +195,7 @@ class RunMetrics:
 
     # ---- opening
 
-    def _open_exporter(self, checkpoint_time: float) -> None:
+    def _open_exporter(self, first_step: int) -> None:
         chosen, ranks = self._config.metrics, self._ranks
         # Slurm's own name: several nodes of a test cluster share one host's.
         node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
@@ -207,7 +206,9 @@ class RunMetrics:
         with self._guard("prometheus"):
             self._exporter = Exporter(self._config.run, node, ranks.rank)
             if ranks.is_first:
-                self._exporter.begin(self._config.train.num_steps, checkpoint_time)
+                marker = checkpoint_folder(Path(self._config.run), first_step) / COMPLETE
+                saved = marker.stat().st_mtime if marker.exists() else time.time()
+                self._exporter.begin(self._config.train.num_steps, saved)
         if self._exporter is not None and chosen.port:
             with self._guard("server", f"nobody serves {chosen.host}:{chosen.port}"):
                 self._exporter.serve(chosen.host, chosen.port)
@@ -230,7 +231,6 @@ class RunMetrics:
     # ---- telling
 
     def _tell_of_the_run(self, row: dict[str, float]) -> None:
-        row["left_seconds"] = self._console.seconds_left(int(row["step"]))
         if self._console.is_due(int(row["step"])):
             with self._guard("console"):
                 self._console.print(row)
@@ -264,13 +264,14 @@ class RunMetrics:
                 exporter.add(name, max(row[key] - self._totals.get(key, 0), 0))
                 self._totals[key] = row[key]
 
-    def _export_rank(self, exporter: Exporter, shares: Mapping[str, float]) -> None:
+    def _export_rank(
+        self, exporter: Exporter, shares: Mapping[str, float], counts: Mapping[str, int]
+    ) -> None:
         exporter.set("step_share", shares)
         exporter.set("process_memory_bytes", process_memory())
         exporter.set("accelerator_memory_bytes", accelerator_memory(self._ranks.device))
-        if self._counts["queue_asked"]:
-            depth = self._counts["queue_depth"] / self._counts["queue_asked"]
-            exporter.set("loader_queue_depth", depth)
+        if counts["queue_asked"]:
+            exporter.set("loader_queue_depth", counts["queue_depth"] / counts["queue_asked"])
 
     def _write_textfile(self, exporter: Exporter) -> None:
         if self._textfile:
