@@ -73,7 +73,6 @@ class RunMetrics:
         self._queue_depth = queue_depth
         self._failed: set[str] = set()
         self._counts: Counter[str] = Counter()
-        self._console = Console(config.train.num_steps, first_step, config.metrics.console_every)
         self._log: MetricsLog | None = None
         self._exporter: Exporter | None = None
         self._tensorboard: Any = None
@@ -85,6 +84,9 @@ class RunMetrics:
         if "deepspeed" in sys.modules:
             with self._guard("collectives"):
                 watch_collectives(self.stopwatch)
+        # The first window begins here.
+        self._console = Console(config.train.num_steps, first_step, config.metrics.console_every)
+        self.stopwatch.reset()
 
     def watch(self, part: str) -> AbstractContextManager[None]:
         """Attributes a block to a part of the step; see `Stopwatch`."""
