@@ -84,9 +84,7 @@ class RunMetrics:
         if "deepspeed" in sys.modules:
             with self._guard("collectives"):
                 watch_collectives(self.stopwatch)
-        # The first window begins here.
-        self._console = Console(config.train.num_steps, first_step, config.metrics.console_every)
-        self.stopwatch.reset()
+        self._begin_window(first_step)
 
     def watch(self, part: str) -> AbstractContextManager[None]:
         """Attributes a block to a part of the step; see `Stopwatch`."""
@@ -180,11 +178,20 @@ class RunMetrics:
             self._write_textfile(self._exporter)
         return row
 
+    def rewind(self, step: int) -> None:
+        """The run goes on from ``step``, which it had passed: rows behind it are dropped."""
+        if self._log is not None:
+            with self._guard(METRICS):
+                self._log.close()
+                self._log = MetricsLog(Path(self._config.run) / METRICS, step)
+        self._begin_window(step)
+
     def close(self) -> None:
         """The run has ended, or was stopped as asked; one that fails is left as running."""
         if self._exporter is not None:
             if self._ranks.is_first:
-                self._exporter.set("running", 0)
+                with self._guard("prometheus"):
+                    self._exporter.set("running", 0)
             self._write_textfile(self._exporter)
             with self._guard("server"):
                 self._exporter.close()
@@ -196,6 +203,12 @@ class RunMetrics:
                 self._tensorboard.close()
 
     # ---- opening
+
+    def _begin_window(self, step: int) -> None:
+        every = self._config.metrics.console_every
+        self._console = Console(self._config.train.num_steps, step, every)
+        self._counts.clear()
+        self.stopwatch.reset()
 
     def _open_exporter(self, first_step: int) -> None:
         chosen, ranks = self._config.metrics, self._ranks

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import urllib.request
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,33 @@ def test_a_text_file_tells_the_end(one_rank: Ranks, tmp_path: Path) -> None:
     metrics.close()
     assert samples((tmp_path / "0.prom").read_text())["canopy_running",] == 0
     assert not list(tmp_path.glob("0.prom.*"))
+
+
+def test_other_nodes_tell_of_themselves_alone(
+    one_rank: Ranks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rank 8 is the first of the second node; rank 9, beside it, tells nothing."""
+    chosen = config(tmp_path, f"metrics.textfile={tmp_path}/{{rank}}.prom")
+    for rank in (8, 9):
+        metrics = RunMetrics(chosen, replace(one_rank, rank=rank, local_rank=rank - 8), 0)
+        window(metrics, 1)
+        metrics.close()
+    told = samples((tmp_path / "8.prom").read_text())
+    assert {name for name, *_ in told} == {"canopy_step_share", "canopy_process_memory_bytes"}
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["8.prom", "tiny.yaml"]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_run_that_goes_back_tells_its_steps_once(one_rank: Ranks, tmp_path: Path) -> None:
+    metrics = RunMetrics(config(tmp_path), one_rank, 0)
+    for step in (10, 20, 30):
+        window(metrics, step)
+    metrics.step(BATCH)
+    metrics.rewind(10)
+    row = window(metrics, 20, num_rollbacks=1)
+    assert row["left_seconds"] > 0
+    assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [10, 20]
+    assert read_metrics(tmp_path / "metrics.jsonl")[1]["num_rollbacks"] == 1
 
 
 @contextlib.contextmanager
