@@ -33,6 +33,7 @@ MAY_CHANGE = (
     "stability",
     "ranks",
     "preflight",
+    "metrics",
     "run",
     "data.train",
     "data.num_workers",
@@ -52,6 +53,7 @@ class TrainState:
     num_samples_seen: int = 0
     global_batch: int = 0  # images a step, of all ranks
     num_updates: int = 0  # steps whose gradient was taken
+    num_skipped_steps: int = 0  # those whose gradient was not finite
     num_rollbacks: int = 0
     stream: dict[str, Any] = field(default_factory=dict)
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pretrain.data.config import DataConfig
 from pretrain.distributed.engine import EngineConfig
 from pretrain.distributed.ranks import RanksConfig
+from pretrain.metrics.config import MetricsConfig
 from pretrain.models.registry import ModelConfig
 from pretrain.objectives.registry import ObjectiveConfig
 from pretrain.optim import OptimConfig
@@ -48,6 +49,7 @@ class PretrainConfig:
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     ranks: RanksConfig = field(default_factory=RanksConfig)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
 
     def __post_init__(self) -> None:
         check_at_least(0, {"seed": self.seed})

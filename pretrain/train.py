@@ -1,8 +1,5 @@
 """Training, from top to bottom."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -12,16 +9,14 @@ from pretrain.checkpoint import (
     WEIGHTS,
     SavedTensors,
     TrainState,
-    checkpoint_folder,
     complete_checkpoints,
     find_checkpoint,
     load_checkpoint,
-    newest_checkpoint,
     read_state,
     record_rollback,
 )
 from pretrain.config import PretrainConfig
-from pretrain.data.stream import Batch, BatchStream
+from pretrain.data.stream import BatchStream
 from pretrain.data.tokens import Tokenizer
 from pretrain.data.transforms import normalise
 from pretrain.distributed.engine import Engine
@@ -31,7 +26,8 @@ from pretrain.distributed.microbatch import backpropagate
 from pretrain.distributed.ranks import Ranks, joined_ranks
 from pretrain.ema import Ema
 from pretrain.keys import KeysLog
-from pretrain.metrics import METRICS, MetricsLog, read_metrics
+from pretrain.metrics import METRICS, read_metrics
+from pretrain.metrics.run import RunMetrics
 from pretrain.models.registry import load_frozen_weights
 from pretrain.ops.batch_norm import commit_statistics, discard_statistics
 from pretrain.optim import learning_rate, parameter_groups
@@ -40,7 +36,6 @@ from pretrain.saving import CheckpointSaver
 from pretrain.stability import StepWatch
 from pretrain.trained_module import build_module
 from recaption.common.config import UserError, load_config, print_json, write_config
-from recaption.common.progress import format_seconds
 
 USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...] [key=value ...]
        python -m pretrain train ...     (on one rank)
@@ -53,19 +48,19 @@ def main(argv: list[str]) -> int:
     with joined_ranks(config.ranks) as ranks:
         if ranks.is_first and is_slurm_step():
             print(describe_attempt(), flush=True)
-        train(config, ranks)
+        is_finished = train(config, ranks)
         if ranks.is_first:
             rows = read_metrics(Path(config.run) / METRICS)
             print_json(argv, rows[-1] if rows else {})
-        run = Path(config.run)
-        last = checkpoint_folder(run, config.train.num_steps).name
-        # Asked of one rank: a node may see the shared disk later than another.
-        is_unfinished = ranks.any(ranks.is_first and newest_checkpoint(run).name < last)
-    return EXIT_UNFINISHED if is_unfinished and is_slurm_step() else 0
+    return 0 if is_finished or not is_slurm_step() else EXIT_UNFINISHED
 
 
-def train(config: PretrainConfig, ranks: Ranks) -> None:
-    """Trains to ``train.num_steps``, from the newest complete checkpoint of ``config.run`` on."""
+def train(config: PretrainConfig, ranks: Ranks) -> bool:
+    """Trains to ``train.num_steps``, from the newest complete checkpoint of ``config.run`` on.
+
+    Returns:
+        whether it came as far as it was to come; not so where a signal stopped it.
+    """
     stop_request = StopRequest()
     run = Path(config.run)
     torch.manual_seed(config.seed)  # the same initial weights on every rank
@@ -102,10 +97,16 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     ema = Ema(engine.shards, config.engine.ema_decay) if config.engine.ema_decay else None
     if checkpoint is not None:
         load_checkpoint(checkpoint, engine, ema)
-    exchange = Exchange()
+
+    # ---- what watches over it
+    totals = {
+        "num_skipped_steps": state.num_skipped_steps,
+        "num_rollbacks": state.num_rollbacks,
+    }
+    metrics = RunMetrics(config, ranks, state.step, totals, stream.num_ready_batches)
+    exchange = Exchange(stopwatch=metrics.stopwatch)
     saver = CheckpointSaver(run, config.train, engine.shards, ema, ranks)
     watch = StepWatch(config.stability, state.num_rollbacks)
-    log = MetricsLog(run / METRICS, state.step) if ranks.is_first else None
     keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
     if ranks.is_first:
         print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
@@ -113,86 +114,78 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     # ---- steps
     batches = iter(stream)
     module.train()
-    window = Window(state.step)
-    while state.step < config.train.num_steps:
-        with window.waiting():
+    stopping = False
+    while state.step < config.train.num_steps and not stopping:
+        with metrics.watch("data"):
             batch = next(batches)
         images = normalise(batch.images.to(ranks.device, non_blocking=True))
         texts = [
             share.to(ranks.device, non_blocking=True)
             for share in batch.texts.split(config.engine.num_micro_batches)
         ]
+        metrics.step(batch)
 
         rate = learning_rate(state.step, config.train.num_steps, config.optim)
         engine.set_learning_rate(rate)
         seed, generator = seed_of_step(config.seed, state.step, ranks)
-        terms = backpropagate(engine, module, images, texts, exchange, generator, seed)
-        accepted = engine.step()
-        if accepted:
-            commit_statistics(module)
-            state.num_updates += 1
-            if ema is not None:
-                ema.update(state.num_updates)
-        else:
-            discard_statistics(module)
+        with metrics.watch("compute"):
+            terms = backpropagate(engine, module, images, texts, exchange, generator, seed)
+            accepted = engine.step()
+            if accepted:
+                commit_statistics(module)
+                state.num_updates += 1
+                if ema is not None:
+                    ema.update(state.num_updates)
+            else:
+                discard_statistics(module)
+                state.num_skipped_steps += 1
 
         state.step += 1
         state.num_samples_seen += len(batch.images) * ranks.world_size
-        window.add(batch)
         if keys is not None:
             keys.write(state.step, batch.keys)
         is_last = state.step == config.train.num_steps
         if state.step % config.train.log_every == 0 or is_last:
-            means = ranks.mean({**window.means(), **{n: term.item() for n, term in terms.items()}})
-            loss = sum(means[name] for name in terms)
-            row = {
-                "step": state.step,
-                "loss": loss,
-                **means,
-                "loss_spike_score": watch.spike_score(loss),
-                "learning_rate": rate,
-                "grad_norm": engine.grad_norm,
-                "num_skipped_steps": state.step - state.num_updates,
-                "num_rollbacks": watch.num_rollbacks,
-                **module.objective.diagnostics(),
-                "num_samples_seen": state.num_samples_seen,
-                "samples_per_second": window.num_samples * ranks.world_size / window.seconds,
-                "data_wait_share": window.seconds_waited / window.seconds,
-                "checkpoint_seconds_waited": saver.seconds_waited,
-                "checkpoint_seconds_written": saver.seconds_written,
-                "num_failed_checkpoints": saver.num_failures,
-                "seconds": time.time(),
-            }
-            if log is not None:
-                log.write(row)
-                print(_describe_step(row, config.train.num_steps, window), flush=True)
-            window = Window(state.step)
+            metrics.window(
+                state.step,
+                {name: term.item() for name, term in terms.items()},
+                module.objective.diagnostics(),
+                learning_rate=rate,
+                grad_norm=engine.grad_norm,
+                loss_spike_score=watch.spike_score(sum(term.item() for term in terms.values())),
+                num_skipped_steps=state.num_skipped_steps,
+                num_rollbacks=state.num_rollbacks,
+                num_samples_seen=state.num_samples_seen,
+                checkpoint_seconds_written=saver.seconds_written,
+                num_failed_checkpoints=saver.num_failures,
+            )
 
         if watch.must_roll_back(accepted):
             saver.wait()
             _roll_back(run, state, stream, watch, engine, ema, ranks)
-            log = MetricsLog(run / METRICS, state.step) if ranks.is_first else None
+            metrics.rewind(state.step)
             keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
-            window = Window(state.step)
             continue
-        stopping = ranks.any(bool(stop_request)) or state.step == config.train.stop_at_step
+        with metrics.watch("communicate"):
+            stopping = ranks.any(bool(stop_request)) or state.step == config.train.stop_at_step
         # Not while steps are skipped: the checkpoint before is the one to go back to.
         is_due = state.step % config.train.checkpoint_every == 0 and accepted
         if is_due or is_last or stopping:
             state.stream = stream.state_dict()
-            saver.save(state)
-        if stopping and not is_last:
-            saver.wait()
-            if ranks.is_first:
-                print(
-                    f"stopped by {_why(stop_request, state, config)} after step "
-                    f"{state.step}; the same command goes on from there",
-                    flush=True,
-                )
-            return
+            with metrics.saving():
+                saver.save(state)
     saver.wait()
-    if ranks.is_first:
+    metrics.close()
+    is_finished = state.step in (config.train.num_steps, config.train.stop_at_step)
+    if ranks.is_first and state.step < config.train.num_steps:
+        who = "train.stop_at_step" if is_finished else stop_request.signal_name or "another rank"
+        print(
+            f"stopped by {who} after step {state.step}; the same command goes on from there",
+            flush=True,
+        )
+    elif ranks.is_first:
         print(f"trained to step {state.step}: {run}", flush=True)
+    return is_finished
 
 
 def _roll_back(
@@ -214,6 +207,7 @@ def _roll_back(
     before, bad_step = read_state(complete[-1]), state.step
     load_checkpoint(complete[-1], engine, ema)
     state.step, state.num_updates = before.step, before.num_updates
+    state.num_skipped_steps = before.num_skipped_steps
     state.num_samples_seen = before.num_samples_seen
     state.num_rollbacks = watch.num_rollbacks
     state.stream = stream.state_dict()
@@ -237,41 +231,6 @@ def seed_of_step(seed: int, step: int, ranks: Ranks) -> tuple[int, torch.Generat
     return step_seed, torch.Generator().manual_seed(step_seed)
 
 
-class Window:
-    """What happened on this rank since the last line of the log."""
-
-    def __init__(self, first_step: int) -> None:
-        self.first_step = first_step
-        self.started = time.monotonic()
-        self.seconds_waited = 0.0
-        self.num_samples = self.num_texts = self.num_cut_texts = 0
-
-    @contextmanager
-    def waiting(self) -> Iterator[None]:
-        asked = time.monotonic()
-        yield
-        self.seconds_waited += time.monotonic() - asked
-
-    def add(self, batch: Batch) -> None:
-        self.num_samples += len(batch.images)
-        self.num_texts += len(batch.texts.offsets) - 1
-        self.num_cut_texts += batch.num_cut_texts
-
-    @property
-    def seconds(self) -> float:
-        return time.monotonic() - self.started
-
-    def means(self) -> dict[str, float]:
-        """Figures to be averaged over the ranks."""
-        return {"cut_text_share": self.num_cut_texts / self.num_texts}
-
-
-def _why(stop_request: StopRequest, state: TrainState, config: PretrainConfig) -> str:
-    if state.step == config.train.stop_at_step:
-        return "train.stop_at_step"
-    return stop_request.signal_name or "another rank"
-
-
 def _describe_run(
     config: PretrainConfig,
     stream: BatchStream,
@@ -285,13 +244,4 @@ def _describe_run(
         f"{stream.num_samples:,} samples; {ranks.world_size} ranks x {config.data.batch_size} "
         f"images, ZeRO stage {config.engine.zero_stage}, {config.engine.precision}, on "
         f"{ranks.device.type}{resumed}"
-    )
-
-
-def _describe_step(row: dict[str, float], num_steps: int, window: Window) -> str:
-    step = int(row["step"])
-    left = (num_steps - step) * window.seconds / (step - window.first_step)
-    return (
-        f"step {step:,}/{num_steps:,}  loss {row['loss']:.4f}  "
-        f"{row['samples_per_second']:.1f} images/s  {format_seconds(left)} left"
     )

@@ -90,7 +90,7 @@ class BatchStream:
                 f"{config.train} holds {num_samples} samples, fewer than data.num_canonical_nodes="
                 f"{config.num_canonical_nodes}: lower that or pack more"
             )
-        self._loader = StreamingDataLoader(
+        self._loader = _Loader(
             self._dataset,
             batch_size=config.batch_size,
             num_workers=config.num_workers,
@@ -104,6 +104,11 @@ class BatchStream:
     @property
     def num_samples(self) -> int:
         return self._dataset.num_samples
+
+    def num_ready_batches(self) -> int | None:
+        """Batches that the workers have prepared and nobody took yet; None without workers."""
+        queue = getattr(self._loader.batches, "_data_queue", None)
+        return None if queue is None else queue.qsize()
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -128,6 +133,16 @@ class BatchStream:
         self._loader.load_state_dict(
             {name: value for name, value in state.items() if name != "pass_index"}
         )
+
+
+class _Loader(StreamingDataLoader):
+    """Keeps hold of the pass that is under way, to be asked for its queue."""
+
+    batches: Any = None
+
+    def _get_iterator(self) -> Any:
+        self.batches = super()._get_iterator()
+        return self.batches
 
 
 #: Image, tokens of its texts, key, how many of the texts were cut.

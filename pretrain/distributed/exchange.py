@@ -6,11 +6,14 @@ averaging of the parameter gradients then yields the gradient of the mean of the
 """
 
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from pretrain.metrics.stopwatch import Stopwatch
 
 
 class Exchange:
@@ -21,10 +24,14 @@ class Exchange:
     Args:
         group: the process group; None stands for all ranks, or for a single process where
             `torch.distributed` was not initialised.
+        stopwatch: told of the time that this rank waits for others.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
+    def __init__(
+        self, group: dist.ProcessGroup | None = None, stopwatch: Stopwatch | None = None
+    ) -> None:
         self.group = group
+        self._stopwatch = stopwatch
         initialised = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank(group) if initialised else 0
         self.world_size = dist.get_world_size(group) if initialised else 1
@@ -52,9 +59,14 @@ class Exchange:
             if distance + 1 < self.world_size:
                 following = _Shift.apply(chunk, self, requests)
             yield (self.rank - distance) % self.world_size, chunk
-            for request in requests:
-                request.wait()
+            with self.waiting():
+                for request in requests:
+                    request.wait()
             chunk = following
+
+    def waiting(self) -> AbstractContextManager[None]:
+        """A block in which this rank waits for others."""
+        return nullcontext() if self._stopwatch is None else self._stopwatch.watch("communicate")
 
     def _start_shift(self, x: Tensor, step: int) -> tuple[Tensor, list[Any]]:
         """Starts sending `x` `step` ranks to the right and receiving from as far to the left."""
@@ -76,7 +88,8 @@ class _Gather(torch.autograd.Function):
         ctx.exchange = exchange
         x = x.contiguous()
         gathered = x.new_empty(exchange.world_size * x.shape[0], *x.shape[1:])
-        dist.all_gather_single(gathered, x, group=exchange.group)
+        with exchange.waiting():
+            dist.all_gather_single(gathered, x, group=exchange.group)
         return gathered
 
     @staticmethod
@@ -84,7 +97,8 @@ class _Gather(torch.autograd.Function):
         exchange: Exchange = ctx.exchange
         grad = grads[0].contiguous()
         own = grad.new_empty(grad.shape[0] // exchange.world_size, *grad.shape[1:])
-        dist.reduce_scatter_single(own, grad, group=exchange.group)
+        with exchange.waiting():
+            dist.reduce_scatter_single(own, grad, group=exchange.group)
         return own, None
 
 
@@ -103,6 +117,7 @@ class _Shift(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
         received, started = ctx.exchange._start_shift(grads[0].contiguous(), step=-1)
-        for request in started:
-            request.wait()
+        with ctx.exchange.waiting():
+            for request in started:
+                request.wait()
         return received, None, None

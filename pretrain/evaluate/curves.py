@@ -19,10 +19,14 @@ _PANELS = {
     "Logit scales and biases": r"scale|bias|temperature",
     "Gradient norm": r"^grad_norm$",
     "Images a second": r"^samples_per_second$",
-    "Share of time waiting for data": r"^data_wait_share$",
+    "Tokens a second": r"^tokens_per_second$",
+    "Shares of the ranks' time": r"^(data_wait|compute|communication|save)_share$",
+    "Share of cut texts and bad samples": r"^(cut_text|bad_sample)_share$",
+    "Model FLOPs, share of the peak": r"^mfu$",
+    "Skipped steps": r"^num_skipped_steps$",
 }
 _EXACT = {"Learning rate", "Logit scales and biases"}  # follow a law or move slowly: no noise
-_NOT_SHOWN = {"step", "seconds", "num_samples_seen"}
+_NOT_SHOWN = {"step", "seconds", "left_seconds", "num_samples_seen"}
 _COLOURS = ("#1f6f43", "#c0622d", "#2f5d9b", "#8a4f9e", "#9a8a1f", "#3c8d93", "#b23a5b")
 
 

@@ -57,6 +57,10 @@ def test_a_run_leaves_config_metrics_and_complete_checkpoints(whole_run: Path) -
     assert rows[0]["loss"] == pytest.approx(
         rows[0]["part_local"] + rows[0]["part_global"] + rows[0]["whole"], rel=1e-5
     )
+    shares = [
+        rows[-1][f"{name}_share"] for name in ("data_wait", "compute", "communication", "save")
+    ]
+    assert min(shares[:3]) > 0 and sum(shares) <= 1
     assert "min_crop_area" in (whole_run / "config.yaml").read_text()
 
 
@@ -152,7 +156,7 @@ def test_a_run_goes_on_only_as_it_was_begun(config: Path, whole_run: Path, tmp_p
         assert process.returncode != 0 and words in output, output
         assert (run / "config.yaml").read_text() == before
     assert load_for_inference(run).source.parent == run / "checkpoints"
-    train(config, f"run={run}", "train.num_steps=9", num_ranks=2)
+    train(config, f"run={run}", "train.num_steps=9", "metrics.console_every=5", num_ranks=2)
     assert read_metrics(run / "metrics.jsonl")[-1]["step"] == 9
 
 

@@ -125,11 +125,20 @@ def test_curves_have_a_panel_for_each_kind_of_metric(tmp_path: Path) -> None:
     metrics = tmp_path / "metrics.jsonl"
     rows = [
         {"step": n, "loss": 1 / n, "whole": None, "part_scale": 2.0, "grad_norm": 1.0, "seconds": n}
+        | {
+            "left_seconds": 100 - n,
+            "data_wait_share": 0.1,
+            "save_share": 0.0,
+            "cut_text_share": 0.5,
+        }
         for n in range(1, 100)
     ]
     metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     titles = [title for title, _ in draw_curves(metrics)]
-    assert titles == ["Loss", "Logit scales and biases", "Gradient norm"]
+    assert titles == [
+        *("Loss", "Logit scales and biases", "Gradient norm", "Shares of the ranks' time"),
+        "Share of cut texts and bad samples",
+    ]
     assert draw_curves(tmp_path / "missing.jsonl") == []
 
 

@@ -1,7 +1,9 @@
 """`metrics.jsonl`: one object a line, one line every few steps."""
 
+import errno
 import json
 import math
+import os
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +20,25 @@ class MetricsLog:
         kept = [row for row in read_metrics(path) if row["step"] <= last_step]
         with atomic_write(path) as temporary:
             temporary.write_text("".join(_line(row) for row in kept))
-        self._file = path.open("a")
+        self._file = path.open("ab", buffering=0)
 
     def write(self, row: dict[str, Any]) -> None:
-        self._file.write(_line(row))
-        self._file.flush()
+        """Appends a line, whole or not at all.
+
+        Raises:
+            OSError: the disk is full, or the like.
+        """
+        line = _line(row).encode()
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            if self._file.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), self._file.name)
+        except OSError:
+            self._file.truncate(end)  # a piece of a line would spoil the next one too
+            raise
+
+    def close(self) -> None:
+        self._file.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
