@@ -24,6 +24,7 @@ MAY_CHANGE = (
     "run",
     "data.train",
     "data.num_workers",
+    "data.max_bad_share",
     "model.image.hierarchical.superpixels.spixelfcn.weights",
 )
 
