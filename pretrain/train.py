@@ -112,13 +112,14 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
     batches = iter(stream)
     module.train()
     last_saved = state.step
-    seconds_waited, num_cut_texts, num_bad_losses = 0.0, 0, 0
+    seconds_waited, num_cut_texts, num_bad_samples, num_bad_losses = 0.0, 0, 0, 0
     window_started, window_step = time.monotonic(), state.step
     for step in range(state.step, config.train.num_steps):
         asked = time.monotonic()
         batch = next(batches).to(ranks.device)
         seconds_waited += time.monotonic() - asked
         num_cut_texts += batch.num_cut_texts
+        num_bad_samples += batch.num_bad_samples
 
         rate = learning_rate(step, config.train.num_steps, config.optim)
         engine.set_learning_rate(rate)
@@ -138,6 +139,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
                     "loss": loss.item(),
                     **{name: term.item() for name, term in terms.items()},
                     "cut_text_share": num_cut_texts / num_seen_texts,
+                    "bad_sample_share": num_bad_samples
+                    / ((state.step - window_step) * len(batch.images)),
                 }
             )
             seconds = time.monotonic() - window_started
@@ -163,7 +166,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> None:
                     f"the loss has not been finite since before step {state.step}: try a lower "
                     f"optim.learning_rate or an engine.max_grad_norm, from the last checkpoint on"
                 )
-            seconds_waited, num_cut_texts = 0.0, 0
+            seconds_waited, num_cut_texts, num_bad_samples = 0.0, 0, 0
             window_started, window_step = time.monotonic(), state.step
 
         stopping = ranks.any(bool(stop_request))

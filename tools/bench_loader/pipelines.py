@@ -1,12 +1,12 @@
 """Three ways from shards to batches: images (B, 3, S, S) float32 normalised, and one text each."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Protocol
 
 import open_clip_train.data
 from open_clip.tokenizer import SimpleTokenizer
@@ -117,7 +117,16 @@ class _PlainSamples(StreamingDataset):
         return self._transform(image), self._tokenizer(text)[0]
 
 
-PIPELINES = {"ours": Ours, "open_clip": OpenClip, "streaming": PlainStreaming}
+class Pipeline(Protocol):
+    def batches(self) -> Iterator[Tensor]:
+        """Endless or one pass; workers start with it and end when it is let go."""
+
+
+PIPELINES: dict[str, Callable[[Path, LoaderShape], Pipeline]] = {
+    "ours": Ours,
+    "open_clip": OpenClip,
+    "streaming": PlainStreaming,
+}
 
 
 def _open_clip_transform(shape: LoaderShape) -> Any:
