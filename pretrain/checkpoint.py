@@ -41,6 +41,7 @@ MAY_CHANGE = (
     "engine.zero_stage",
     "engine.num_micro_batches",
     "engine.compile",
+    "data.max_bad_share",
     "model.image.hierarchical.superpixels.spixelfcn.weights",
 )
 

@@ -116,7 +116,7 @@ def read_some_shards(folder: Path, num_shards: int) -> None:
     """Reads ends of some shards, other ones on each node. Raises: UserError: one cannot be read."""
     from streaming.base.format import reader_from_json
 
-    from pretrain.data.stream import check_shards
+    from pretrain.data.checks import check_shards
 
     shards = check_shards(folder)
     choice = random.Random(_node())

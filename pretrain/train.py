@@ -123,7 +123,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
             share.to(ranks.device, non_blocking=True)
             for share in batch.texts.split(config.engine.num_micro_batches)
         ]
-        metrics.step(batch)
+        metrics.step(batch, batch.num_bad_samples)
 
         rate = learning_rate(state.step, config.train.num_steps, config.optim)
         engine.set_learning_rate(rate)

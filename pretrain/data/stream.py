@@ -1,12 +1,11 @@
 """Training shards as an endless, resumable stream of batches, and as plain samples."""
 
 import io
-import json
 import os
 import signal
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
 from typing import Any, Self
@@ -15,16 +14,21 @@ import torch
 from PIL import Image
 from streaming import StreamingDataLoader, StreamingDataset
 from streaming.base.format import reader_from_json
+from streaming.base.format.base.reader import JointReader
 from torch import Tensor
 
+from pretrain.data.bad_samples import BadSample, BadSampleError, BadSampleWatch
 from pretrain.data.captions import num_texts, sample_texts
+from pretrain.data.checks import check_shards, check_sources
 from pretrain.data.config import DataConfig
 from pretrain.data.tokens import PackedTexts, Tokenizer, pack_tokens
 from pretrain.data.transforms import training_transform
 from recaption.common.config import UserError
-from recaption.common.files import read_json
 
 _NAME_OF_ERROR = f"{UserError.__module__}.{UserError.__qualname__}"
+
+#: Samples drawn in place of a bad one before the shards are given up.
+MAX_REPLACEMENTS = 20
 
 
 @dataclass
@@ -45,6 +49,11 @@ class Batch:
     texts: PackedTexts
     keys: list[str]
     num_cut_texts: int  # texts that were longer than the context
+    bad_keys: list[str] = field(default_factory=list)  # samples that others stand in for
+
+    @property
+    def num_bad_samples(self) -> int:
+        return len(self.bad_keys)
 
     def to(self, device: torch.device) -> Self:
         return type(self)(
@@ -52,6 +61,7 @@ class Batch:
             self.texts.to(device, non_blocking=True),
             self.keys,
             self.num_cut_texts,
+            self.bad_keys,
         )
 
 
@@ -64,14 +74,16 @@ def read_samples(folder: Path | str) -> Iterator[Sample]:
         except ValueError as error:  # a column of pickles, which could run anything
             raise UserError(f"{folder} is not read: {error}") from None
         for position in range(reader.size):
-            yield _decode(reader[position])
+            yield _to_sample(reader[position])
 
 
 class BatchStream:
     """An endless stream of batches, each rank its own share, shuffled anew at every pass.
 
     The texts and the crop that a sample gets depend on the seed, the pass and the sample's key
-    only, so that a resumed stream goes on exactly as an uninterrupted one.
+    only, so that a resumed stream goes on exactly as an uninterrupted one. The place of a sample
+    that cannot be decoded is taken by another, drawn from the seed, the pass and the place: a batch
+    is never smaller, and no position shifts.
     """
 
     def __init__(
@@ -100,6 +112,7 @@ class BatchStream:
             prefetch_factor=4 if config.num_workers else None,
             worker_init_fn=_leave_signals_to_the_rank,
         )
+        self._watch = BadSampleWatch(config.max_bad_share)
 
     @property
     def num_samples(self) -> int:
@@ -114,8 +127,10 @@ class BatchStream:
         while True:
             # Loader workers are forked at each pass and take the number of it with them.
             try:
-                for images, texts, keys, num_cut_texts in self._loader:
-                    yield Batch(images, texts, keys, num_cut_texts)
+                for images, texts, keys, num_cut_texts, bad_samples in self._loader:
+                    self._watch.look_at(len(keys), bad_samples)
+                    bad_keys = [bad.key for bad in bad_samples]
+                    yield Batch(images, texts, keys, num_cut_texts, bad_keys)
             except UserError as error:
                 # A worker's error arrives with the worker's traceback and its own name before it.
                 message = str(error).strip().splitlines()[-1]
@@ -145,8 +160,8 @@ class _Loader(StreamingDataLoader):
         return self.batches
 
 
-#: Image, tokens of its texts, key, how many of the texts were cut.
-_Prepared = tuple[Tensor, list[list[int]], str, int]
+#: Image, tokens of its texts, key, how many of the texts were cut, samples it stands in for.
+_Prepared = tuple[Tensor, list[list[int]], str, int, list[BadSample]]
 
 
 class _TrainingSamples(StreamingDataset):
@@ -154,7 +169,7 @@ class _TrainingSamples(StreamingDataset):
         self, config: DataConfig, tokenizer: Tokenizer, image_size: int, seed: int
     ) -> None:
         check_shards(config.train)
-        _check_sources(config)
+        check_sources(config)
         super().__init__(
             local=config.train,
             batch_size=config.batch_size,
@@ -169,76 +184,77 @@ class _TrainingSamples(StreamingDataset):
         self._transform = training_transform(config.image, image_size)
 
     def __getitem__(self, at: Any) -> _Prepared:
-        sample = _decode(super().__getitem__(at))
-        rng = Random(f"{self._seed}/{self.pass_index}/{sample.key}")
+        bad: list[BadSample] = []
+        # Not the next ones: where a disk is damaged, the neighbours are bad as well.
+        places = Random(f"{self._seed}/{self.pass_index}/{at}")
+        index = int(at)
+        while len(bad) <= MAX_REPLACEMENTS:
+            try:
+                return *self._prepare(index), bad
+            except BadSampleError as error:
+                bad.append(error.bad)
+            index = places.randrange(self.num_samples)
+        raise UserError(f"{bad[0]}; nor could {len(bad) - 1} others: pack the shards again")
+
+    def _prepare(self, index: int) -> tuple[Tensor, list[list[int]], str, int]:
+        row, file = self._read_row(index)
+        key, shard = row["key"], row["shard"]
+        rng = Random(f"{self._seed}/{self.pass_index}/{key}")
         try:
-            texts = sample_texts(sample.captions, self._config.captions, rng)
+            texts = sample_texts(row["captions"], self._config.captions, rng)
         except ValueError as error:
-            raise UserError(f"sample {sample.key!r} of shard {sample.shard}: {error}") from None
+            raise UserError(f"sample {key!r} of shard {shard}: {error}") from None
+        try:
+            image = self._transform(Image.open(io.BytesIO(row["image"])), rng)
+        except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes.
+            reason = f"{type(error).__name__}: {error}"
+            raise BadSampleError(BadSample(key, shard, file, reason)) from None
         whole = [self._tokenizer.encode_whole(text) for text in texts]
         tokens = [self._tokenizer.cut(text) for text in whole]
         num_cut = sum(len(a) < len(b) for a, b in zip(tokens, whole, strict=True))
-        return self._transform(sample.image, rng), tokens, sample.key, num_cut
+        return image, tokens, key, num_cut
+
+    def _read_row(self, index: int) -> tuple[dict[str, Any], str]:
+        """A row of the shards, and the name of the file it stands in."""
+        shard_index, position = self.spanner[index]
+        shard = self.shards[shard_index]
+        assert isinstance(shard, JointReader)  # all of a sample in one file, as MDS has it
+        file = (shard.zip_data or shard.raw_data).basename
+        try:
+            return shard[position], file
+        except FileNotFoundError:
+            path = Path(self._config.train) / file
+            if not path.exists():  # the streaming library would look for it again and again
+                raise UserError(
+                    f"{path} is gone since training began: copy or pack the shards again"
+                ) from None
+            return super().__getitem__(index), file  # a compressed shard, which this unpacks
+        except ValueError as error:  # bytes that are no text or no JSON
+            reason = f"{type(error).__name__}: {error}"
+            raise BadSampleError(BadSample(f"#{index}", "unknown", file, reason)) from None
 
 
 @dataclass
 class _Collate:
     num_texts_per_image: int
 
-    def __call__(self, samples: list[_Prepared]) -> tuple[Tensor, PackedTexts, list[str], int]:
-        images, tokens, keys, num_cut = zip(*samples, strict=True)
+    def __call__(
+        self, samples: list[_Prepared]
+    ) -> tuple[Tensor, PackedTexts, list[str], int, list[BadSample]]:
+        images, tokens, keys, num_cut, bad = zip(*samples, strict=True)
         captions = [caption for sample_tokens in tokens for caption in sample_tokens]
         # The images come first: the streaming loader counts samples by the first value.
         texts = pack_tokens(captions, self.num_texts_per_image)
-        return torch.stack(images), texts, list(keys), sum(num_cut)
-
-
-def check_shards(folder: Path | str) -> list[dict[str, Any]]:
-    """The shards of the folder's index, all of them there and of the size that they were written.
-
-    The streaming library would wait for ever for one that is missing.
-    """
-    index = Path(folder) / "index.json"
-    if not index.is_file():
-        raise UserError(
-            f"{folder} is not a folder of training shards (no index.json): "
-            "`python -m recaption pack` writes one"
-        )
-    try:
-        shards: list[dict[str, Any]] = json.loads(index.read_text())["shards"]
-        num_samples = sum(shard["samples"] for shard in shards)
-        files = [shard["zip_data"] or shard["raw_data"] for shard in shards]
-        sizes = {file["basename"]: file["bytes"] for file in files}
-    except (ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{index} is damaged ({error!r}): pack the shards again") from None
-    for name, size in sizes.items():
-        path = Path(folder) / name
-        found = path.stat().st_size if path.is_file() else None
-        if found != size:
-            what = "is missing" if found is None else f"has {found:,} bytes instead of {size:,}"
-            raise UserError(f"{path} {what}: copy or pack the shards again")
-    if not num_samples:
-        raise UserError(f"{folder} holds no sample")
-    return shards
-
-
-def _check_sources(config: DataConfig) -> None:
-    """Whether every sample has a caption of the one source wanted, by what ``pack`` counted."""
-    marker = Path(config.train) / "pack.json"
-    if len(config.captions.sources) != 1 or not marker.is_file():
-        return
-    (source,) = config.captions.sources
-    summary = read_json(marker)["summary"]
-    num_without = summary["num_samples"] - summary["sources"].get(source, 0)
-    if num_without:
-        raise UserError(
-            f"{num_without:,} of {summary['num_samples']:,} samples of {config.train} have no "
-            f"caption of the source {source!r} (there are: {', '.join(summary['sources'])}); pack "
-            f"again with require=[{source}], or name more in data.captions.sources"
+        return (
+            torch.stack(images),
+            texts,
+            list(keys),
+            sum(num_cut),
+            [b for some in bad for b in some],
         )
 
 
-def _decode(row: dict[str, Any]) -> Sample:
+def _to_sample(row: dict[str, Any]) -> Sample:
     try:
         image = Image.open(io.BytesIO(row["image"]))
         image.load()

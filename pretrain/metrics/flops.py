@@ -42,7 +42,7 @@ def count_flops(config: ModelConfig, num_texts: int) -> ModelFlops:
             for tensor in (*model.parameters(), *model.buffers()):
                 tensor.zero_()
         length = config.text.part.context_length
-        macs = forward_macs(model, config.image.size, num_texts, length)
+        macs = forward_macs(model, config.image.size, num_texts, length, with_tokens=False)
     return ModelFlops(
         per_sample=2.0 * (3 * macs["image"] + macs.get("superpixels", 0)),
         per_token=2.0 * 3 * macs["text"] / (num_texts * length),

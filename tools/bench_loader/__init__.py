@@ -1,0 +1,1 @@
+"""Images a second of the training loader, open_clip's and a plain StreamingDataset's."""
