@@ -30,7 +30,7 @@ from pretrain.data.captions import CaptionsConfig, sample_texts, split_caption
 from pretrain.data.tokens import PackedTexts, Tokenizer
 from pretrain.data.transforms import ImageConfig as TransformConfig
 from pretrain.data.transforms import evaluation_transform, normalise
-from pretrain.distributed.exchange import Exchange
+from pretrain.distributed.exchange import Exchange, Homeward
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.caft import CaftConfig, CaftObjective
@@ -197,9 +197,23 @@ class _Ranks(Exchange):
         super().__init__()
         self._num_ranks = num_ranks
 
-    def ring(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def ring(self, *tensors: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         for rank in range(self._num_ranks):
-            yield rank, x.roll(rank, dims=0)
+            yield rank, tuple(x.detach().roll(rank, dims=0) for x in tensors)
+
+    def homeward(self, combine: Callable[..., Tensor] = torch.add) -> Homeward:
+        return _HomeFromRanks(self, combine)
+
+
+class _HomeFromRanks(Homeward):
+    """Gradients of texts in another order are those of the texts themselves."""
+
+    _num_added = 0
+
+    def add(self, part: Tensor) -> None:
+        part = part.roll(-self._num_added, dims=0)
+        self._sent = part if self._sent is None else self._combine(self._sent, part)
+        self._num_added += 1
 
 
 def _images(config: BenchConfig) -> Tensor:
