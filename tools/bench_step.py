@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +23,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from pretrain.data.captions import CaptionsConfig, sample_texts, split_caption
 from pretrain.data.tokens import PackedTexts, Tokenizer
@@ -38,6 +36,7 @@ from pretrain.ops.recompute import set_recompute
 from recaption.common.config import UserError, load_config, print_json, run_command
 from tests.pretrain import plain
 from tools.make_scenes import make_scene
+from tools.memory import peak_tensor_bytes
 
 #: Ranks whose texts an image meets, where pooling and loss are measured alone.
 NUM_RANKS = {"pooling and loss": 1, "with texts of 8 ranks": 8}
@@ -284,19 +283,7 @@ def _process_memory(work: Work, way: str) -> int:
 
 def _tensor_memory(work: Work, way: str) -> int:
     """The most bytes in tensors at any moment of a forward and a backward, weights included."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work.run(way)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    memory = sorted(
-        (event["ts"], event["args"]["Total Allocated"], event["args"]["Bytes"])
-        for event in events
-        if event.get("name") == "[memory]"
-    )
-    _, total, change = memory[0]
-    added = max(total for _, total, _ in memory) - (total - change)
+    added = peak_tensor_bytes(lambda: work.run(way))
     return added + sum(leaf.numel() * leaf.element_size() for leaf in work.leaves)
 
 

@@ -57,6 +57,7 @@ def ring_sigmoid(
             value += visitors.loss(some, chosen, positive)
         if gradients is not None:
             homeward.add(visitors.gradient_of_texts())
+        del visitors  # before the next ones come
     if gradients is None:
         return value
     tensors = [texts, *inputs.image, *inputs.shared]
@@ -263,6 +264,7 @@ class _Normalisers(torch.autograd.Function):
                     ),
                 )
             homeward.add(visitors.gradient_of_texts())
+            del visitors  # before the next ones come
         return None, None, homeward.collect(), *gradients.image, *gradients.shared
 
 

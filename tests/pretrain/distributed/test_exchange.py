@@ -1,7 +1,8 @@
-"""Two, three and four gloo processes against one."""
+"""One to four gloo processes against one that holds all samples."""
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
@@ -14,6 +15,7 @@ from pretrain.ops.text_conditioned import chosen_cosines
 from tests.pretrain.distributed.processes import launch, run_rank
 
 WIDTH, NUM_SAMPLES, NUM_TEXTS = 16, 12, 3
+MAX_RANKS = 4
 CASES = [*OBJECTIVES, "caft softmax"]
 #: Of every temperature and bias, so that no two are alike.
 NUMBERS = {"log_scale": 1.7, "part_log_scale": 1.9, "whole_log_scale": 1.3}
@@ -21,22 +23,24 @@ NUMBERS |= {"bias": -1.2, "part_bias": -0.7, "whole_bias": -1.9}
 
 
 @pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """Results of every case on each of some ranks, from one launch per number of ranks."""
-    launched = {}
+def launched(tmp_path_factory):
+    """Four processes, of which the last one, two, three and four are a group each."""
+    return launch(__file__, tmp_path_factory.mktemp("ranks"), MAX_RANKS)
+
+
+@pytest.fixture
+def ranks(launched):
+    """Results of every case on each rank of a group."""
 
     def results(world_size):
-        if world_size not in launched:
-            launched[world_size] = launch(__file__, tmp_path_factory.mktemp("ranks"), world_size)
-        return launched[world_size]
+        return [of_groups[str(world_size)] for of_groups in launched[MAX_RANKS - world_size :]]
 
     return results
 
 
-def exchange_by_hand(rank):
+def exchange_by_hand(exchange):
     """Every rank weighs what comes from rank s by 10 s + its own number."""
-    exchange = Exchange()
-    order = []
+    rank, order = exchange.rank, []
     sums, greatest = exchange.homeward(), exchange.homeward(torch.maximum)
     numbers = torch.full((2,), rank, dtype=torch.uint8)
     for source, (chunk, number) in exchange.ring(torch.full((2, 3), float(rank)), numbers):
@@ -97,17 +101,17 @@ def features():
     return tensors, drawn
 
 
-def terms_of(objective, own, drawn):
+def terms_of(objective, own, drawn, exchange):
     """Terms of the loss of some samples; `drawn` is square (as much of it as the form reads)."""
     image = ImageFeatures(*(own[n] for n in ("pooled", "tokens", "fine_pooled", "fine_tokens")))
     text = TextFeatures(own["whole"], own["parts"])
     if isinstance(objective, FlairObjective):
-        return objective.terms(image, text, Exchange(), drawn)
+        return objective.terms(image, text, exchange, drawn)
     if isinstance(objective, CaftObjective) and objective.config.loss_form == "softmax":
-        return objective.softmax_terms(image, text, Exchange(), drawn[:, 0])
+        return objective.softmax_terms(image, text, exchange, drawn[:, 0])
     if isinstance(objective, CaftObjective):
-        return objective.sigmoid_terms(image, text, Exchange(), drawn)
-    return objective(image, text, Exchange())
+        return objective.sigmoid_terms(image, text, exchange, drawn)
+    return objective(image, text, exchange)
 
 
 def loss_of(terms):
@@ -154,14 +158,14 @@ def with_gradients(loss, own, objective):
     }
 
 
-def of_one_rank(case, rank, world_size):
+def of_one_rank(case, exchange):
     """Loss and gradients of a rank that holds its share of the samples."""
     objective = build(case)
     tensors, drawn = features()
-    batch = NUM_SAMPLES // world_size
-    share = slice(rank * batch, (rank + 1) * batch)
+    batch = NUM_SAMPLES // exchange.world_size
+    share = slice(exchange.rank * batch, (exchange.rank + 1) * batch)
     own = leaves(tensors, share)
-    terms = terms_of(objective, own, drawn[share, :batch])
+    terms = terms_of(objective, own, drawn[share, :batch], exchange)
     return with_gradients(loss_of(terms), own, objective)
 
 
@@ -170,7 +174,7 @@ def of_one_process(case, world_size):
     objective = build(case)
     tensors, drawn = features()
     own = leaves(tensors)
-    terms = terms_of(objective, own, drawn)
+    terms = terms_of(objective, own, drawn, Exchange())
     if case in ("caft", "flair"):
         terms["part_local"] = local_of_all(objective, own, drawn, world_size)
     return with_gradients(loss_of(terms), own, objective)
@@ -199,10 +203,18 @@ def test_many_ranks_equal_one_process(world_size, case, ranks, double_precision)
         torch.testing.assert_close(averaged, gradient, rtol=1e-8, atol=1e-10)
 
 
-def all_results(rank, world_size):
-    by_hand = exchange_by_hand(rank)
-    torch.set_default_dtype(torch.float64)
-    return {case: of_one_rank(case, rank, world_size) for case in CASES} | {"by hand": by_hand}
+def all_results(rank, _):
+    results = {}
+    for world_size in range(1, MAX_RANKS + 1):
+        first = MAX_RANKS - world_size
+        group = dist.new_group(range(first, MAX_RANKS))
+        if rank >= first:
+            exchange = Exchange(group)
+            torch.set_default_dtype(torch.float64)
+            of_cases = {case: of_one_rank(case, exchange) for case in CASES}
+            torch.set_default_dtype(torch.float32)
+            results[str(world_size)] = of_cases | {"by hand": exchange_by_hand(exchange)}
+    return results
 
 
 if __name__ == "__main__":
