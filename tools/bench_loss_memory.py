@@ -142,7 +142,7 @@ def draw_features(
         "text.whole": (),
         "text.parts": (config.num_texts,),
     }
-    leaves = {
+    leaves: dict[str, Any] = {
         name: torch.randn(batch_size, *shape, config.embed_dim).requires_grad_()
         for name, shape in shapes.items()
         if name in objective.needs
