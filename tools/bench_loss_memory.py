@@ -87,7 +87,7 @@ def _run_rank(config: LossMemoryConfig, rank: int, folder: str, sender: Any) -> 
     comparison.MAX_NUMBERS = config.max_numbers
     store = f"file://{Path(folder) / 'store'}"
     dist.init_process_group("gloo", store, rank=rank, world_size=max(config.num_ranks))
-    groups = {number: dist.new_group(range(number)) for number in config.num_ranks}
+    groups: dict[int, Any] = {n: dist.new_group(range(n)) for n in config.num_ranks}
     results: dict[str, dict[str, dict[str, float]]] = {}
     for case in config.objectives:
         for factor in (1, 2):

@@ -72,6 +72,38 @@ def test_alone():
     assert torch.equal(homeward.collect(), x)
 
 
+class Sending:
+    """A request that tells when it is waited for."""
+
+    def __init__(self, what, events):
+        self.what, self.events = what, events
+
+    def wait(self):
+        self.events.append(f"{self.what} there")
+
+
+def test_chunks_and_sums_travel_while_others_are_worked_on(monkeypatch):
+    exchange, events = Exchange(), []
+    exchange.world_size = 3
+
+    def start_shift(sent, received):
+        what = "chunk" if sent[0].dtype == torch.float32 else "sum"
+        events.append(f"{what} leaves")
+        return [Sending(what, events)]
+
+    monkeypatch.setattr(exchange, "_start_shift", start_shift)
+    homeward = exchange.homeward()
+    for _ in exchange.ring(torch.zeros(2)):
+        events.append("work")
+        homeward.add(torch.zeros(2, dtype=torch.float64))
+    homeward.collect()
+    assert events == [
+        *("chunk leaves", "work", "sum leaves", "chunk there"),
+        *("chunk leaves", "work", "sum there", "sum leaves", "chunk there"),
+        *("work", "sum there", "sum leaves", "sum there"),
+    ]
+
+
 def build(case):
     name, _, form = case.partition(" ")
     torch.manual_seed(0)
