@@ -14,7 +14,6 @@ import multiprocessing
 import os
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,13 +23,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile
 
 from pretrain.data.captions import CaptionsConfig, sample_texts, split_caption
 from pretrain.data.tokens import PackedTexts, Tokenizer
 from pretrain.data.transforms import ImageConfig as TransformConfig
 from pretrain.data.transforms import evaluation_transform, normalise
-from pretrain.distributed.exchange import Exchange
+from pretrain.distributed.exchange import Exchange, Homeward
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.caft import CaftConfig, CaftObjective
@@ -38,6 +36,7 @@ from pretrain.ops.recompute import set_recompute
 from recaption.common.config import UserError, load_config, print_json, run_command
 from tests.pretrain import plain
 from tools.make_scenes import make_scene
+from tools.memory import peak_tensor_bytes
 
 #: Ranks whose texts an image meets, where pooling and loss are measured alone.
 NUM_RANKS = {"pooling and loss": 1, "with texts of 8 ranks": 8}
@@ -197,9 +196,23 @@ class _Ranks(Exchange):
         super().__init__()
         self._num_ranks = num_ranks
 
-    def ring(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def ring(self, *tensors: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         for rank in range(self._num_ranks):
-            yield rank, x.roll(rank, dims=0)
+            yield rank, tuple(x.detach().roll(rank, dims=0) for x in tensors)
+
+    def homeward(self, combine: Callable[..., Tensor] = torch.add) -> Homeward:
+        return _HomeFromRanks(self, combine)
+
+
+class _HomeFromRanks(Homeward):
+    """Gradients of texts in another order are those of the texts themselves."""
+
+    _num_added = 0
+
+    def add(self, part: Tensor) -> None:
+        part = part.roll(-self._num_added, dims=0)
+        self._sent = part if self._sent is None else self._combine(self._sent, part)
+        self._num_added += 1
 
 
 def _images(config: BenchConfig) -> Tensor:
@@ -243,13 +256,13 @@ def _captions(config: BenchConfig) -> list[str]:
 
 
 def _in_fresh_process(
-    memory_of: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
+    measure: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
 ) -> float:
     """MiB."""
     os.environ["KINETO_LOG_LEVEL"] = "99"  # torch's profiler mourns the absence of a GPU
     context = multiprocessing.get_context("spawn")
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_send_memory, args=(sender, memory_of, config, part, way))
+    process = context.Process(target=_send_memory, args=(sender, measure, config, part, way))
     process.start()
     sender.close()
     memory: int = receiver.recv()
@@ -258,9 +271,9 @@ def _in_fresh_process(
 
 
 def _send_memory(
-    sender: Any, memory_of: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
+    sender: Any, measure: Callable[[Work, str], int], config: BenchConfig, part: str, way: str
 ) -> None:
-    sender.send(memory_of(build_work(config, part), way))
+    sender.send(measure(build_work(config, part), way))
 
 
 def _process_memory(work: Work, way: str) -> int:
@@ -273,16 +286,7 @@ def _tensor_memory(work: Work, way: str) -> int:
 
     Trained weights are included; frozen ones and buffers, the same in both ways, are not.
     """
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
-        work.run(way)
-    with tempfile.TemporaryDirectory() as folder:
-        trace = Path(folder) / "trace.json"
-        profiler.export_chrome_trace(str(trace))
-        events = json.loads(trace.read_text())["traceEvents"]
-    memory = [event for event in events if event.get("name") == "[memory]"]
-    memory.sort(key=lambda event: event["ts"])  # events of one time in the order they came
-    totals = [event["args"]["Total Allocated"] for event in memory]
-    added = max(totals) - (totals[0] - memory[0]["args"]["Bytes"])
+    added = peak_tensor_bytes(lambda: work.run(way))
     return added + sum(leaf.numel() * leaf.element_size() for leaf in work.leaves)
 
 

@@ -1,11 +1,10 @@
-"""Features travel between ranks, and their gradients travel back.
+"""Features travel between ranks, and sums over all ranks travel back.
 
-Both ways of exchange give each rank d(sum of all ranks' losses)/d(own features): what a rank does
-with another rank's features counts towards the gradients of the rank that made them. Data-parallel
-averaging of the parameter gradients then yields the gradient of the mean of the ranks' losses.
+Nothing here is recorded by autograd: who sends features round the ring sends their gradients home
+by it too, so that memory does not grow with the number of ranks (`pretrain.objectives.ring`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
@@ -36,29 +35,27 @@ class Exchange:
         self.rank = dist.get_rank(group) if initialised else 0
         self.world_size = dist.get_world_size(group) if initialised else 1
 
-    def gather(self, x: Tensor) -> Tensor:
-        """(B, ...) of each rank -> (W*B, ...) of all, in rank order, with gradients."""
-        if self.world_size == 1:
-            return x
-        gathered: Tensor = _Gather.apply(x, self)
-        return gathered
-
-    def ring(self, x: Tensor) -> Iterator[tuple[int, Tensor]]:
+    def ring(self, *tensors: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """Passes chunks round a ring: each rank sends to the right and receives from the left.
 
-        Only one chunk is in flight, and it travels while the caller works on the one before.
+        The next chunk travels while the caller works on the one before. Two buffers take turns, so
+        a chunk must not be kept beyond its turn, nor written to.
+
+        Args:
+            tensors: what a chunk consists of, on every rank alike.
 
         Returns:
-            Iterator of (rank the chunk comes from, chunk), the own one first, W in all. Gradients
-            flow back the other way round.
+            Iterator of (rank the chunk comes from, its tensors), the own ones first, W in all.
         """
-        chunk = x
+        chunk = [x.detach().contiguous() for x in tensors]
+        rounds = self.world_size - 1
+        buffers = [[torch.empty_like(x) for x in chunk] for _ in range(2)] if rounds else []
         for distance in range(self.world_size):
-            requests: list[Any] = []
-            following = chunk
-            if distance + 1 < self.world_size:
-                following = _Shift.apply(chunk, self, requests)
-            yield (self.rank - distance) % self.world_size, chunk
+            following, requests = chunk, []
+            if distance < rounds:
+                following = buffers[distance % 2]
+                requests = self._start_shift(chunk, following)
+            yield (self.rank - distance) % self.world_size, tuple(chunk)
             with self.waiting():
                 for request in requests:
                     request.wait()
@@ -68,56 +65,58 @@ class Exchange:
         """A block in which this rank waits for others."""
         return nullcontext() if self._stopwatch is None else self._stopwatch.watch("communicate")
 
-    def _start_shift(self, x: Tensor, step: int) -> tuple[Tensor, list[Any]]:
-        """Starts sending `x` `step` ranks to the right and receiving from as far to the left."""
-        received = torch.empty_like(x)
-        to, source = (self._global((self.rank + sign * step) % self.world_size) for sign in (1, -1))
-        operations = [
-            dist.P2POp(dist.isend, x, to, self.group),
-            dist.P2POp(dist.irecv, received, source, self.group),
-        ]
-        return received, dist.batch_isend_irecv(operations)
+    def homeward(self, combine: Callable[..., Tensor] = torch.add) -> "Homeward":
+        """For what the ranks find out about each chunk of a ring, and its rank is to know.
+
+        Args:
+            combine: of two ranks' results, with `out=` (torch.add, torch.logaddexp).
+        """
+        return Homeward(self, combine)
+
+    def _start_shift(self, sent: Sequence[Tensor], received: Sequence[Tensor]) -> list[Any]:
+        """Starts sending to the right and receiving from the left; `wait` for each request."""
+        left, right = ((self.rank + step) % self.world_size for step in (-1, 1))
+        operations = [dist.P2POp(dist.isend, x, self._global(right), self.group) for x in sent]
+        operations += [dist.P2POp(dist.irecv, x, self._global(left), self.group) for x in received]
+        requests: list[Any] = dist.batch_isend_irecv(operations)
+        return requests
 
     def _global(self, rank: int) -> int:
         return dist.get_global_rank(self.group, rank) if self.group is not None else rank
 
 
-class _Gather(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, exchange: Exchange) -> Tensor:  # type: ignore[override]
-        ctx.exchange = exchange
-        x = x.contiguous()
-        gathered = x.new_empty(exchange.world_size * x.shape[0], *x.shape[1:])
-        with exchange.waiting():
-            dist.all_gather_single(gathered, x, group=exchange.group)
-        return gathered
+class Homeward:
+    """Results that follow the chunks of a ring from rank to rank, and arrive at the chunks' own.
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        exchange: Exchange = ctx.exchange
-        grad = grads[0].contiguous()
-        own = grad.new_empty(grad.shape[0] // exchange.world_size, *grad.shape[1:])
-        with exchange.waiting():
-            dist.reduce_scatter_single(own, grad, group=exchange.group)
-        return own, None
+    A rank adds its part to what the ranks before found out about the same chunk. That travels while
+    the chunk itself, which is there already, is worked on.
+    """
 
+    def __init__(self, exchange: Exchange, combine: Callable[..., Tensor]) -> None:
+        self._exchange, self._combine = exchange, combine
+        self._sent: Tensor | None = None
+        self._received: Tensor | None = None
+        self._requests: list[Any] = []
 
-class _Shift(torch.autograd.Function):
-    """One step round the ring. Forward returns before the data are there: `requests` tells when."""
+    def add(self, part: Tensor) -> None:
+        """Adds this rank's part for a chunk, in the order of the ring; takes `part` over."""
+        if self._received is not None:
+            self._wait()
+            part = self._combine(part, self._received, out=part)
+        if self._exchange.world_size > 1:
+            self._received = torch.empty_like(part) if self._received is None else self._received
+            self._requests = self._exchange._start_shift([part], [self._received])
+        self._sent = part
 
-    @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, x: Tensor, exchange: Exchange, requests: list[Any]
-    ) -> Tensor:
-        ctx.exchange = exchange
-        received, started = exchange._start_shift(x.contiguous(), step=1)
-        requests.extend(started)
-        return received
+    def collect(self) -> Tensor:
+        """All ranks' parts for this rank's own chunk, after the last `add`."""
+        self._wait()
+        home = self._sent if self._received is None else self._received
+        assert home is not None
+        return home
 
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:  # type: ignore[override]
-        received, started = ctx.exchange._start_shift(grads[0].contiguous(), step=-1)
-        with ctx.exchange.waiting():
-            for request in started:
+    def _wait(self) -> None:
+        with self._exchange.waiting():
+            for request in self._requests:
                 request.wait()
-        return received, None, None
+        self._requests = []

@@ -13,7 +13,8 @@ class Objective(nn.Module):
     """A training objective, with the parameters that belong to it (temperatures, pooling).
 
     The gradient that counts is that of the mean over ranks of each rank's loss, which is what
-    data-parallel training averages.
+    data-parallel training averages. Every rank must weigh its terms alike: gradients of texts that
+    other ranks have seen may come with the loss (`pretrain.objectives.ring`).
     """
 
     #: Features it reads, as `image.<field>` or `text.<field>`.

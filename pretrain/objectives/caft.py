@@ -10,11 +10,11 @@ from torch.nn import functional as F
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective, bounded
-from pretrain.objectives.candidates import own_and_drawn
-from pretrain.objectives.clip import symmetric_infonce
-from pretrain.objectives.contrastive import column_contrast, sigmoid_contrast, softmax_contrast
-from pretrain.objectives.part_losses import PartLosses
-from pretrain.ops.attention_pooling import AttentionPooling
+from pretrain.objectives.candidates import draw_texts
+from pretrain.objectives.clip import whole_infonce
+from pretrain.objectives.comparison import DotProducts, PooledCosines
+from pretrain.objectives.ring import ring_infonce, ring_sigmoid
+from pretrain.ops.attention_pooling import AttentionPooling, KeysValues
 from pretrain.ops.text_conditioned import all_cosines, alone_relevance, chosen_cosines
 from recaption.common.config import check_choice
 
@@ -36,9 +36,7 @@ class CaftConfig:
     init_part_bias: float = -10.0  # sigmoid only
     init_whole_bias: float = -10.0  # sigmoid only
     alpha: float = 0.3  # share of the part score in the retrieval score
-    # Images whose attention pooling is computed at once; 0: as many as fit a buffer (sigmoid),
-    # or all (softmax, which computes fewer at a time again for the gradients). The kernels of GPUs
-    # see to that by themselves.
+    # Images whose attention pooling is computed at once; 0: as many as fit a small buffer
     chunk_size: int = 0
 
     def __post_init__(self) -> None:
@@ -103,7 +101,7 @@ class CaftObjective(Objective):
         device = text.parts.device
         if self.config.loss_form == "sigmoid":
             # One text of each other image, drawn anew for each image.
-            drawn = torch.randint(num_texts, (batch, batch), generator=generator).to(device)
+            drawn = draw_texts(batch, num_texts, generator).to(device)
             terms = self.sigmoid_terms(image, text, exchange, drawn)
         else:
             drawn = torch.randint(num_texts, (batch,), generator=generator).to(device)
@@ -121,34 +119,16 @@ class CaftObjective(Objective):
         """The published terms.
 
         Args:
-            drawn: (B, B) int64: which text of image j image i meets as a negative.
+            drawn: (B, B) integers: which text of image j image i meets as a negative.
         """
         assert image.fine_pooled is not None and image.fine_tokens is not None
         assert text.parts is not None and text.whole is not None
-        assert self.part_bias is not None
         batch, num_texts, _ = text.parts.shape
-        own_whole = torch.eye(batch, dtype=torch.bool, device=drawn.device)
-        fine = F.normalize(image.fine_pooled, dim=1)
-        coarse = F.normalize(image.pooled, dim=1)
-        part_losses = PartLosses(
-            self.attention_pooling,
-            self.attention_pooling.project_tokens(image.fine_tokens),
-            fine,
-            self.part_scale,
-            self.part_bias,
-            self.config.chunk_size,
-        )
-        whole = fine.new_zeros(())
-        # Parts and whole of an image travel together, and with them which texts were drawn.
-        texts = exchange.ring(torch.cat([text.parts, text.whole.unsqueeze(1)], dim=1))
-        candidates = exchange.ring(own_and_drawn(drawn, num_texts))
-        for (source, chunk), (_, chosen) in zip(texts, candidates, strict=True):
-            is_own = source == exchange.rank
-            part_losses.add(chunk[:, :-1], chosen, is_own)
-            similarity = coarse @ F.normalize(chunk[:, -1], dim=1).T
-            positive = own_whole if is_own else None
-            whole = whole + sigmoid_contrast(self._whole_logits(similarity), positive)
-        local, part = part_losses.sums()
+        coarse, fine, parts, wholes = _of_length_1(image, text)
+        local = ring_sigmoid(self._pooling(image), text.parts, exchange, drawn)
+        part = ring_sigmoid(DotProducts(fine, self.part_scale, self.part_bias), parts, exchange)
+        images = DotProducts(coarse, self.whole_scale, self.whole_bias)
+        whole = ring_sigmoid(images, wholes.unsqueeze(1), exchange)
         return {
             "part_local": local / (batch + num_texts - 1),
             "part_global": part / (batch * num_texts),
@@ -166,42 +146,27 @@ class CaftObjective(Objective):
         assert image.fine_pooled is not None and image.fine_tokens is not None
         assert text.parts is not None and text.whole is not None
         batch, num_texts, _ = text.parts.shape
-        rows = torch.arange(batch, device=drawn.device)
+        coarse, fine, parts, wholes = _of_length_1(image, text)
+        shown = drawn.unsqueeze(1)
 
         # Local: the drawn texts of all ranks, then the own texts, of each image.
-        shared = exchange.gather(text.parts[rows, drawn])
-        num_shared, first = len(shared), exchange.rank * batch
-        index = torch.cat(
-            [
-                torch.arange(num_shared, device=drawn.device).expand(batch, -1),
-                torch.arange(batch * num_texts, device=drawn.device).view(batch, -1) + num_shared,
-            ],
-            dim=1,
+        pooling = self._pooling(image)
+        rows = torch.arange(batch, device=drawn.device)
+        own_texts = torch.arange(batch * num_texts, device=drawn.device).view(batch, -1)
+        cosines = chosen_cosines(
+            self.attention_pooling,
+            KeysValues(*pooling.image),
+            text.parts.flatten(0, 1),
+            own_texts,
+            self.config.chunk_size,
         )
-        candidates = torch.cat([shared, text.parts.flatten(0, 1)])
-        keys_values = self.attention_pooling.project_tokens(image.fine_tokens)
-        chunk_size = self.config.chunk_size
-        cosines = chosen_cosines(self.attention_pooling, keys_values, candidates, index, chunk_size)
-        logits = self._part_logits(cosines)
-        against_shared, against_own = logits[:, :num_shared], logits[:, num_shared:]
-        diagonal = torch.stack([rows, rows + first], dim=1)
-        false = against_shared.masked_fill(_marked(diagonal, against_shared), -torch.inf)
-        local = softmax_contrast(against_own, false)
-        local = (local + column_contrast(against_shared, diagonal, exchange)) / 2
+        true = self.part_scale * cosines
+        local = ring_infonce(pooling, text.parts[rows.unsqueeze(1), shown], true, exchange, shown)
 
         # Global: the fine image feature against all texts of all ranks.
-        fine = F.normalize(image.fine_pooled, dim=1)
-        texts = exchange.gather(F.normalize(text.parts, dim=2)).flatten(0, 1)
-        logits = self._part_logits(fine @ texts.T)
-        own_texts = torch.arange(batch * num_texts, device=drawn.device)
-        own = torch.stack([own_texts // num_texts, own_texts + first * num_texts], dim=1)
-        false = logits.masked_fill(_marked(own, logits), -torch.inf)
-        true = logits[own[:, 0], own[:, 1]].view(batch, num_texts)
-        part = (softmax_contrast(true, false) + column_contrast(logits, own, exchange)) / 2
-
-        wholes = exchange.gather(F.normalize(text.whole, dim=1))
-        logits = self._whole_logits(F.normalize(image.pooled, dim=1) @ wholes.T)
-        whole = symmetric_infonce(logits, exchange)
+        true = self.part_scale * (fine.unsqueeze(1) * parts).sum(dim=2)
+        part = ring_infonce(DotProducts(fine, self.part_scale), parts, true, exchange)
+        whole = whole_infonce(coarse, wholes, self.whole_scale, exchange)
         return {"part_local": local, "part_global": part, "whole": whole}
 
     def score(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
@@ -233,6 +198,17 @@ class CaftObjective(Objective):
             values |= {"part_bias": self.part_bias.item(), "whole_bias": self.whole_bias.item()}
         return values
 
+    def _pooling(self, image: ImageFeatures) -> PooledCosines:
+        """Texts against what they see of the fine tokens."""
+        assert image.fine_tokens is not None
+        return PooledCosines(
+            self.attention_pooling,
+            self.attention_pooling.project_tokens(image.fine_tokens),
+            self.part_scale,
+            self.part_bias,
+            self.config.chunk_size,
+        )
+
     def _part_logits(self, cosine: Tensor) -> Tensor:
         logits = self.part_scale * cosine
         return logits if self.part_bias is None else logits + self.part_bias
@@ -242,8 +218,13 @@ class CaftObjective(Objective):
         return logits if self.whole_bias is None else logits + self.whole_bias
 
 
-def _marked(pairs: Tensor, like: Tensor) -> Tensor:
-    """Bool matrix of the shape of `like`, True at the (row, column) pairs."""
-    marked = torch.zeros_like(like, dtype=torch.bool)
-    marked[pairs[:, 0], pairs[:, 1]] = True
-    return marked
+def _of_length_1(image: ImageFeatures, text: TextFeatures) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Coarse and fine image features, parts and whole captions."""
+    assert image.fine_pooled is not None
+    assert text.parts is not None and text.whole is not None
+    return (
+        F.normalize(image.pooled, dim=1),
+        F.normalize(image.fine_pooled, dim=1),
+        F.normalize(text.parts, dim=2),
+        F.normalize(text.whole, dim=1),
+    )

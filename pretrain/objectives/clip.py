@@ -10,7 +10,8 @@ from torch.nn import functional as F
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective, bounded
-from pretrain.objectives.contrastive import column_contrast
+from pretrain.objectives.comparison import DotProducts
+from pretrain.objectives.ring import ring_infonce
 
 
 @dataclass
@@ -25,7 +26,7 @@ class ClipObjective(Objective):
     """ "Learning Transferable Visual Models From Natural Language Supervision" (Radford et al.).
 
     Each image among the captions of all ranks, each caption among the images of all ranks; the mean
-    of the two cross entropies.
+    of the two cross entropies. Captions travel round the ring.
     """
 
     needs = ("image.pooled", "text.whole")
@@ -47,10 +48,8 @@ class ClipObjective(Objective):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         assert text.whole is not None
-        images = F.normalize(image.pooled, dim=1)
-        texts = exchange.gather(F.normalize(text.whole, dim=1))
-        logits = self.scale * images @ texts.T
-        return {"contrastive": symmetric_infonce(logits, exchange)}
+        images, texts = F.normalize(image.pooled, dim=1), F.normalize(text.whole, dim=1)
+        return {"contrastive": whole_infonce(images, texts, self.scale, exchange)}
 
     def score(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         assert text.whole is not None
@@ -67,14 +66,12 @@ class ClipObjective(Objective):
         return {"scale": self.scale.item()}
 
 
-def symmetric_infonce(logits: Tensor, exchange: Exchange) -> Tensor:
-    """Mean of the cross entropies over texts and over images.
+def whole_infonce(images: Tensor, texts: Tensor, scale: Tensor, exchange: Exchange) -> Tensor:
+    """Mean of the cross entropies over the texts and over the images of all ranks.
 
     Args:
-        logits: (B, W*B) of this rank's images against the captions of all ranks, in rank order.
+        images, texts: (B, D) of this rank, of length 1, row by row a true pair.
+        scale: (1,) inverse temperature.
     """
-    rows = torch.arange(len(logits), device=logits.device)
-    columns = rows + exchange.rank * len(logits)
-    over_texts = F.cross_entropy(logits, columns)
-    over_images = column_contrast(logits, torch.stack([rows, columns], dim=1), exchange)
-    return (over_texts + over_images) / 2
+    true = scale * (images * texts).sum(dim=1, keepdim=True)
+    return ring_infonce(DotProducts(images, scale), texts.unsqueeze(1), true, exchange)

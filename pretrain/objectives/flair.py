@@ -10,8 +10,9 @@ from torch.nn import functional as F
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective, bounded
-from pretrain.objectives.candidates import own_and_drawn
-from pretrain.objectives.part_losses import PartLosses
+from pretrain.objectives.candidates import draw_texts
+from pretrain.objectives.comparison import DotProducts, PooledCosines
+from pretrain.objectives.ring import ring_sigmoid
 from pretrain.ops.attention_pooling import AttentionPooling
 from pretrain.ops.text_conditioned import all_cosines, alone_relevance
 
@@ -65,7 +66,7 @@ class FlairObjective(Objective):
     ) -> dict[str, Tensor]:
         assert text.parts is not None
         batch, num_texts, _ = text.parts.shape
-        drawn = torch.randint(num_texts, (batch, batch), generator=generator)
+        drawn = draw_texts(batch, num_texts, generator)
         return self.terms(image, text, exchange, drawn.to(text.parts.device))
 
     def terms(
@@ -74,28 +75,20 @@ class FlairObjective(Objective):
         """The terms of the mean.
 
         Args:
-            drawn: (B, B) int64: which text of image j image i meets as a negative.
+            drawn: (B, B) integers: which text of image j image i meets as a negative.
         """
         assert image.tokens is not None and text.parts is not None
         batch, num_texts, _ = text.parts.shape
-        pooled = F.normalize(image.pooled, dim=1)
-        part_losses = PartLosses(
-            self.attention_pooling,
-            self.attention_pooling.project_tokens(image.tokens),
-            pooled,
-            self.scale,
-            self.bias,
-            self.config.chunk_size,
+        keys_values = self.attention_pooling.project_tokens(image.tokens)
+        pooling = PooledCosines(
+            self.attention_pooling, keys_values, self.scale, self.bias, self.config.chunk_size
         )
-        texts = exchange.ring(text.parts)
-        candidates = exchange.ring(own_and_drawn(drawn, num_texts))
-        for (source, parts), (_, chosen) in zip(texts, candidates, strict=True):
-            part_losses.add(parts, chosen, source == exchange.rank)
-        local, whole = part_losses.sums()
-        local, whole = local / (batch + num_texts - 1), whole / (batch * num_texts)
+        local = ring_sigmoid(pooling, text.parts, exchange, drawn) / (batch + num_texts - 1)
         if not self.config.multi_positive:
             return {"part_local": local}
-        return {"part_local": local / 2, "part_global": whole / 2}
+        images = DotProducts(F.normalize(image.pooled, dim=1), self.scale, self.bias)
+        whole = ring_sigmoid(images, F.normalize(text.parts, dim=2), exchange)
+        return {"part_local": local / 2, "part_global": whole / (2 * batch * num_texts)}
 
     def score(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
         """Mean over a caption's texts of the text-conditioned logit, as published without bias."""

@@ -9,7 +9,8 @@ from torch.nn import functional as F
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.clip import ClipConfig, ClipObjective
-from pretrain.objectives.contrastive import sigmoid_contrast
+from pretrain.objectives.comparison import DotProducts
+from pretrain.objectives.ring import ring_sigmoid
 
 
 @dataclass
@@ -39,13 +40,9 @@ class SiglipObjective(ClipObjective):
         generator: torch.Generator | None = None,
     ) -> dict[str, Tensor]:
         assert text.whole is not None
-        images = F.normalize(image.pooled, dim=1)
-        loss = images.new_zeros(())
-        for source, texts in exchange.ring(F.normalize(text.whole, dim=1)):
-            logits = self.scale * images @ texts.T + self.bias
-            own = torch.eye(len(logits), dtype=torch.bool, device=logits.device)
-            loss = loss + sigmoid_contrast(logits, own if source == exchange.rank else None)
-        return {"contrastive": loss / len(images)}
+        comparison = DotProducts(F.normalize(image.pooled, dim=1), self.scale, self.bias)
+        texts = F.normalize(text.whole, dim=1).unsqueeze(1)
+        return {"contrastive": ring_sigmoid(comparison, texts, exchange) / len(texts)}
 
     def diagnostics(self) -> dict[str, float]:
         return {"scale": self.scale.item(), "bias": self.bias.item()}

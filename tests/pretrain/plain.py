@@ -58,8 +58,8 @@ def plain_objective(
 ) -> Tensor:
     """The sum of the three sigmoid terms.
 
-    Texts of further ranks, all of them negatives, are these texts in another order: what images
-    meet is that of the images before them.
+    Texts of further ranks, all of them negatives, are these texts in another order, and so is which
+    of them images meet.
     """
     batch, num_texts, _ = text.parts.shape
     fine, coarse = F.normalize(image.fine_pooled, dim=1), F.normalize(image.pooled, dim=1)
@@ -67,7 +67,7 @@ def plain_objective(
     loss = fine.new_zeros(())
     for rank in range(num_ranks):
         parts = text.parts.roll(rank, dims=0).flatten(0, 1)
-        chosen = own_and_drawn(drawn, num_texts).roll(rank, dims=0)
+        chosen = own_and_drawn(drawn.roll(rank, dims=0), num_texts)
         queries = parts[chosen]  # (B, B + K - 1, D)
         pooled = plain_attention_pooling(objective.attention_pooling, queries, image.fine_tokens)
         cosine = (F.normalize(pooled, dim=2) * F.normalize(queries, dim=2)).sum(dim=2)

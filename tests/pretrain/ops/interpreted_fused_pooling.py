@@ -8,10 +8,10 @@ import torch
 
 from pretrain.distributed.exchange import Exchange
 from pretrain.models.features import ImageFeatures, TextFeatures
-from pretrain.objectives import part_losses
+from pretrain.objectives import comparison
 from pretrain.objectives.caft import CaftConfig, CaftObjective
-from pretrain.objectives.candidates import own_and_drawn
-from pretrain.objectives.part_losses import PartLosses
+from pretrain.objectives.comparison import PooledCosines
+from pretrain.objectives.ring import ring_sigmoid
 from pretrain.ops import fused_pooling
 from pretrain.ops.attention_pooling import AttentionPooling
 from pretrain.release.importers.keys import attention_pooling_keys, rename
@@ -21,7 +21,7 @@ from tests.pretrain.published import published_draw
 @pytest.fixture
 def kernels(monkeypatch):
     """The module, with its kernels taken on the CPU too."""
-    monkeypatch.setattr(part_losses, "fits_fused_kernels", lambda image: True)
+    monkeypatch.setattr(comparison, "fits_fused_kernels", lambda image: True)
     return fused_pooling
 
 
@@ -39,16 +39,18 @@ def test_equals_the_eager_way(
     tokens = torch.randn(batch, num_tokens, width).requires_grad_()
     texts = torch.randn(batch * num_texts, width).requires_grad_()
     scale, bias = (torch.tensor([x]).requires_grad_() for x in (8.0, -2.0))
-    chosen = own_and_drawn(torch.randint(num_texts, (batch, batch)), num_texts)
+    drawn = torch.randint(num_texts, (batch, batch))
+    exchange = Exchange()
+    if all_negative:
+        exchange.rank = 1  # the only texts there are come from rank 0
     leaves = [tokens, texts, scale, bias, *pooling.parameters()]
     # Two images at a time.
-    monkeypatch.setattr(kernels, "MAX_BUFFER", 2 * chosen.shape[1] * width)
+    monkeypatch.setattr(kernels, "MAX_BUFFER", 2 * (batch + num_texts - 1) * width)
 
     def loss_and_gradients():
         image = pooling.project_tokens(tokens)
-        losses = PartLosses(pooling, image, tokens[:, 0], scale, bias)
-        losses.add(texts.unflatten(0, (batch, -1)), chosen, is_own=not all_negative)
-        loss, _ = losses.sums()
+        pairs = PooledCosines(pooling, image, scale, bias)
+        loss = ring_sigmoid(pairs, texts.unflatten(0, (batch, -1)), exchange, drawn)
         return loss, torch.autograd.grad(3 * loss, leaves)
 
     calls = []
@@ -58,7 +60,7 @@ def test_equals_the_eager_way(
     )
     fused, fused_gradients = loss_and_gradients()
     assert calls == [1]
-    monkeypatch.setattr(part_losses, "fits_fused_kernels", lambda image: False)
+    monkeypatch.setattr(comparison, "fits_fused_kernels", lambda image: False)
     eager, gradients = loss_and_gradients()
     torch.testing.assert_close(fused, eager, rtol=1e-5, atol=1e-5)
     for own, expected in zip(fused_gradients, gradients, strict=True):

@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from pretrain.objectives.part_losses import MAX_FUSED_TOKENS, fits_fused_kernels
+from pretrain.objectives.comparison import MAX_FUSED_TOKENS, fits_fused_kernels
 from pretrain.ops.attention_pooling import KeysValues
 
 #: Bytes of shared memory that a program may have on GPUs of capability 8.6 and 8.9.
