@@ -1,4 +1,4 @@
-"""``python -m pretrain train | import | evaluate | release``."""
+"""``python -m pretrain train | plan | import | evaluate | release``."""
 
 import importlib
 import sys
@@ -7,6 +7,7 @@ from recaption.common.config import run_command
 
 _COMMANDS = {
     "train": ("pretrain.train", "train on packed shards; resumes a run that exists"),
+    "plan": ("pretrain.plan", "memory, arithmetic and days of a training, before it is begun"),
     "evaluate": ("pretrain.evaluate", "retrieval, localisation and an HTML report"),
     "import": ("pretrain.release.importers.command", "open a published checkpoint as a run"),
     "release": ("pretrain.release", "write a folder that opens in three lines"),

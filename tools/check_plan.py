@@ -1,0 +1,83 @@
+"""The plan's memory of a step against that of a real step on the CPU.
+
+    python -m tools.check_plan CONFIG.yaml [key=value ...] [--json]
+
+The step is that of the trainer: its module, its engine, AdamW, one rank; twice, for the optimiser
+makes its numbers in the first. Measured are the bytes in tensors, which is what is planned. All
+texts are of one length, as the plan supposes.
+"""
+
+import json
+import os
+import subprocess
+import sys
+
+import torch
+
+from pretrain.data.captions import num_texts
+from pretrain.data.tokens import pack_tokens
+from pretrain.distributed.engine import Engine
+from pretrain.distributed.exchange import Exchange
+from pretrain.distributed.ranks import joined_ranks
+from pretrain.optim import parameter_groups
+from pretrain.plan.command import PlanConfig, make_plan
+from pretrain.train import build_module
+from recaption.common.config import load_config, print_json, run_command
+from tools.memory import peak_tensor_bytes
+
+#: Among the arguments: measure, print the bytes, and end.
+MEASURE = "--measure"
+
+
+def main(argv: list[str]) -> None:
+    arguments = ["device=cpu", "data.train=none", *argv]
+    config = load_config(PlanConfig, [a for a in arguments if a != MEASURE], __doc__)
+    if MEASURE in argv:
+        print(measured_peak(config))
+        return
+    memory = make_plan(config)["memory"][config.engine.precision][config.engine.zero_stage]
+    # In a process of its own: nothing that planning left behind is in the way.
+    process = subprocess.run(
+        [sys.executable, "-m", "tools.check_plan", *argv, MEASURE],
+        stdout=subprocess.PIPE,
+        check=True,
+        text=True,
+    )
+    measured = json.loads(process.stdout.splitlines()[-1])
+    ratio = memory["peak"] / measured
+    print(
+        f"planned {memory['peak'] / 2**20:,.1f} MiB, measured {measured / 2**20:,.1f} MiB: "
+        f"{ratio:.3f}"
+    )
+    print_json(argv, {"planned": memory["peak"], "measured": measured, "ratio": ratio})
+
+
+def measured_peak(config: PlanConfig) -> int:
+    """The most bytes in tensors at any moment of two steps."""
+    os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed  # noqa: F401  what it allocates when it is imported is not counted
+
+    with joined_ranks():
+        return peak_tensor_bytes(lambda: _train(config, num_steps=2))
+
+
+def _train(config: PlanConfig, num_steps: int) -> None:
+    size, side = config.data.batch_size, config.model.image.size
+    number = num_texts(config.data.captions)
+    module = build_module(config).train()
+    adam = {"betas": tuple(config.optim.betas), "eps": config.optim.eps}
+    groups = parameter_groups(module, config.optim)
+    engine = Engine(module, groups, config.engine, size, adam)
+    engine.set_learning_rate(1e-6)
+    images = torch.randn(size, 3, side, side)
+    length = min(config.text_length, config.model.text.part.context_length)
+    texts = pack_tokens([[0] * length] * (size * number), number)
+    for _ in range(num_steps):
+        terms = engine.forward(images, texts, Exchange(), torch.Generator())
+        engine.backward(torch.stack(list(terms.values())).sum())
+        del terms
+        engine.step()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))
