@@ -13,15 +13,17 @@ import subprocess
 import sys
 
 import torch
+from torch import Tensor, nn
 
 from pretrain.data.captions import num_texts
-from pretrain.data.tokens import pack_tokens
+from pretrain.data.tokens import PackedTexts, pack_tokens
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
 from pretrain.distributed.ranks import joined_ranks
 from pretrain.optim import parameter_groups
 from pretrain.plan.command import PlanConfig, make_plan
-from pretrain.train import build_module
+from pretrain.plan.step import encode
+from pretrain.train import TrainedModule, build_module
 from recaption.common.config import load_config, print_json, run_command
 from tools.memory import peak_tensor_bytes
 
@@ -61,10 +63,24 @@ def measured_peak(config: PlanConfig) -> int:
         return peak_tensor_bytes(lambda: _train(config, num_steps=2))
 
 
+class TrainingLoss(nn.Module):
+    """What a run trains, as a module that gives the loss."""
+
+    def __init__(self, module: TrainedModule) -> None:
+        super().__init__()
+        self.model, self.objective = module.model, module.objective
+        self.use_bfloat16, self.with_tokens = module.use_bfloat16, module.with_tokens
+
+    def forward(self, images: Tensor, texts: PackedTexts) -> Tensor:
+        image, text = encode(self, images, texts)
+        terms = self.objective(image, text, Exchange(), torch.Generator())
+        return torch.stack(list(terms.values())).sum()
+
+
 def _train(config: PlanConfig, num_steps: int) -> None:
     size, side = config.data.batch_size, config.model.image.size
     number = num_texts(config.data.captions)
-    module = build_module(config).train()
+    module = TrainingLoss(build_module(config)).train()
     adam = {"betas": tuple(config.optim.betas), "eps": config.optim.eps}
     groups = parameter_groups(module, config.optim)
     engine = Engine(module, groups, config.engine, size, adam)
@@ -73,9 +89,7 @@ def _train(config: PlanConfig, num_steps: int) -> None:
     length = min(config.text_length, config.model.text.part.context_length)
     texts = pack_tokens([[0] * length] * (size * number), number)
     for _ in range(num_steps):
-        terms = engine.forward(images, texts, Exchange(), torch.Generator())
-        engine.backward(torch.stack(list(terms.values())).sum())
-        del terms
+        engine.backward(engine.forward(images, texts))
         engine.step()
 
 

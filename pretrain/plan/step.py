@@ -70,7 +70,7 @@ def trace_encoders(config: PretrainConfig, text_length: int) -> EncoderTrace:
         images, texts = _batch(config, piece_size, text_length)
         before = trace.live
         with _laid_out(module.model, packing):
-            image, text = _encode(module, images, texts)
+            image, text = encode(module, images, texts)
         activations = trace.live - before
         kept = (image.detach(), text.detach())
         # What the objective does not read gets no gradient.
@@ -91,16 +91,21 @@ def trace_encoders(config: PretrainConfig, text_length: int) -> EncoderTrace:
 def trace_loss(config: PretrainConfig, features: Features, world_size: int) -> LossTrace:
     """The loss of a rank among `world_size` and its gradients.
 
-    Beyond three ranks it is extrapolated from two and three: each further rank adds the same.
+    Beyond eight ranks it is extrapolated from 4, 8 and 12: matrices have a side of all ranks, or
+    two.
 
     Args:
         features: shapes, of any number of samples.
     """
-    few = [world_size] if world_size <= 3 else [2, 3]
-    traces = [astuple(_traced_loss(config, features, ranks)) for ranks in few]
-    first, last = traces[0], traces[-1]
-    further = world_size - few[0]
-    return LossTrace(*(a + further * (b - a) for a, b in zip(first, last, strict=True)))
+    if world_size <= 8:
+        return _traced_loss(config, features, world_size)
+    traces = [astuple(_traced_loss(config, features, ranks)) for ranks in (4, 8, 12)]
+    further = (world_size - 4) / 4
+    figures = []
+    for first, second, third in zip(*traces, strict=True):
+        slope, bend = second - first, third - 2 * second + first
+        figures.append(first + further * slope + further * (further - 1) / 2 * bend)
+    return LossTrace(*figures)
 
 
 def count_forward_macs(config: PretrainConfig, text_length: int) -> dict[str, int]:
@@ -117,6 +122,14 @@ def build_without_numbers(config: PretrainConfig) -> TrainedModule:
     """What the run trains, on the meta device: shapes alone."""
     with torch.device("meta"):
         return build_module(config).train()
+
+
+def encode(module: Any, images: Tensor, texts: PackedTexts) -> Features:
+    """Features of a batch in fp32, computed in the run's precision."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=module.use_bfloat16):
+        image = module.model.encode_image(images, with_tokens=module.with_tokens)
+        text = module.model.encode_text(texts)
+    return image.map(Tensor.float), text.map(Tensor.float)
 
 
 def _traced_loss(config: PretrainConfig, features: Features, world_size: int) -> LossTrace:
@@ -171,13 +184,6 @@ def _laid_out(model: DualEncoder, packing: Packing) -> Iterator[None]:
         yield
     finally:
         del tower._pack
-
-
-def _encode(module: TrainedModule, images: Tensor, texts: PackedTexts) -> Features:
-    with torch.autocast("cpu", torch.bfloat16, enabled=module.use_bfloat16):
-        image = module.model.encode_image(images, with_tokens=module.with_tokens)
-        text = module.model.encode_text(texts)
-    return image.map(Tensor.float), text.map(Tensor.float)
 
 
 def _resized(features: Any, batch_size: int) -> Any:
