@@ -11,6 +11,7 @@ import json
 import os
 import subprocess
 import sys
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -89,7 +90,8 @@ def _train(config: PlanConfig, num_steps: int) -> None:
     length = min(config.text_length, config.model.text.part.context_length)
     texts = pack_tokens([[0] * length] * (size * number), number)
     for _ in range(num_steps):
-        engine.backward(engine.forward(images, texts))
+        loss: Any = engine.forward(images, texts)
+        engine.backward(loss)
         engine.step()
 
 

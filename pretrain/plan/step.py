@@ -49,7 +49,9 @@ class LossTrace:
     sent: float
     """Bytes sent to other ranks."""
     flops: float
-    """Operations: 1 MAC = 2 FLOPs."""
+    """Arithmetic: 1 MAC = 2 FLOPs."""
+    num_operations: float
+    """Of tensors."""
 
 
 def trace_encoders(config: PretrainConfig, text_length: int) -> EncoderTrace:
@@ -91,21 +93,19 @@ def trace_encoders(config: PretrainConfig, text_length: int) -> EncoderTrace:
 def trace_loss(config: PretrainConfig, features: Features, world_size: int) -> LossTrace:
     """The loss of a rank among `world_size` and its gradients.
 
-    Beyond eight ranks it is extrapolated from 4, 8 and 12: matrices have a side of all ranks, or
-    two.
+    Where texts go round a ring each further rank adds the same operations: beyond eight ranks they
+    are extrapolated from four and eight. Other objectives are traced as they are.
 
     Args:
         features: shapes, of any number of samples.
     """
-    if world_size <= 8:
+    few = [_traced_loss(config, features, ranks) for ranks in (4, 8) if ranks < world_size]
+    goes_round = len(few) == 2 and few[0].num_operations < few[1].num_operations
+    if not goes_round:
         return _traced_loss(config, features, world_size)
-    traces = [astuple(_traced_loss(config, features, ranks)) for ranks in (4, 8, 12)]
-    further = (world_size - 4) / 4
-    figures = []
-    for first, second, third in zip(*traces, strict=True):
-        slope, bend = second - first, third - 2 * second + first
-        figures.append(first + further * slope + further * (further - 1) / 2 * bend)
-    return LossTrace(*figures)
+    steps = (world_size - 4) / 4
+    pairs = zip(*map(astuple, few), strict=True)
+    return LossTrace(*(four + steps * (eight - four) for four, eight in pairs))
 
 
 def count_forward_macs(config: PretrainConfig, text_length: int) -> dict[str, int]:
@@ -144,7 +144,8 @@ def _traced_loss(config: PretrainConfig, features: Features, world_size: int) ->
             terms = module.objective(*given, Exchange(), torch.Generator())
             torch.stack(list(terms.values())).sum().backward()
     worst = max(live + gradients for live, gradients in trace.timeline) - before
-    return LossTrace(worst, traffic.sent, counter.get_total_flops())
+    flops = counter.get_total_flops()
+    return LossTrace(worst, traffic.sent, flops, len(trace.timeline))
 
 
 def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
