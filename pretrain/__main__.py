@@ -1,4 +1,4 @@
-"""``python -m pretrain train | preflight | import | evaluate | release``."""
+"""``python -m pretrain train | plan | preflight | import | evaluate | release``."""
 
 import importlib
 import sys
@@ -8,6 +8,7 @@ from recaption.common.config import run_command
 
 _COMMANDS = {
     "train": ("pretrain.train", "train on packed shards; resumes a run that exists"),
+    "plan": ("pretrain.plan", "memory, arithmetic and days of a training, before it is begun"),
     "preflight": ("pretrain.preflight", "say what would stop a run, before it takes the GPUs"),
     "evaluate": ("pretrain.evaluate", "retrieval, localisation and an HTML report"),
     "import": ("pretrain.release.importers.command", "open a published checkpoint as a run"),

@@ -69,7 +69,11 @@ class Engine:
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         fused = torch.cuda.is_available()  # one kernel for all parameters
         optimizer = torch.optim.AdamW(list(parameter_groups), fused=fused, **adam)
-        zero: dict[str, Any] = {"stage": config.zero_stage}
+        num_trained = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        zero: dict[str, Any] = {
+            "stage": config.zero_stage,
+            "reduce_bucket_size": reduce_bucket_size(num_trained),
+        }
         if config.zero_stage == 3:
             for part in module.modules():
                 if isinstance(part, GATHERED_WHOLE):
@@ -134,6 +138,14 @@ class Engine:
         """Sets each group's rate to ``learning_rate`` times the group's ``lr_scale``."""
         for group in self._optimizer.param_groups:
             group["lr"] = learning_rate * group["lr_scale"]
+
+
+def reduce_bucket_size(num_trained: int) -> int:
+    """Numbers in the buffer that gradients are laid together in: DeepSpeed's default at most.
+
+    With ZeRO it is allocated whole, so that the default takes 1.9 GiB of the smallest model.
+    """
+    return min(500_000_000, num_trained)
 
 
 def _used_outside_their_modules(module: nn.Module) -> list[nn.Parameter]:

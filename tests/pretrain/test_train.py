@@ -19,7 +19,7 @@ from pretrain.inference import load_for_inference
 from pretrain.metrics import read_metrics
 from pretrain.models.image.superpixels import SpixelFcn
 from pretrain.ops.recompute import Recomputing
-from pretrain.train import build_module
+from pretrain.trained_module import build_module
 from recaption.common.config import UserError, load_config
 from tests.pretrain.trainruns import TINY, start_training, train, write_training_shards
 

@@ -9,7 +9,7 @@ from pretrain.distributed.exchange import Exchange
 from pretrain.models.count import CountConfig, count_parameters, main
 from pretrain.models.registry import build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective, check_features
-from pretrain.train import TrainedModule
+from pretrain.trained_module import TrainedModule
 from recaption.common.config import ConfigError, load_config
 from tests.places import CONFIGS
 
@@ -212,7 +212,7 @@ def test_training_asks_for_tokens_where_the_objective_needs_them(
         return given[-1]
 
     monkeypatch.setattr(model, "encode_image", encode)
-    module(torch.randn(2, 3, 112, 112), texts(4), Exchange(), torch.Generator().manual_seed(0))
+    module(torch.randn(2, 3, 112, 112), texts(4))
     assert [features.tokens is not None for features in given] == [asks]
 
 

@@ -1,0 +1,193 @@
+"""What a rank keeps in a step beside weights and optimiser: a real step on fake tensors."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import astuple, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
+
+from pretrain.config import PretrainConfig
+from pretrain.data.captions import num_texts
+from pretrain.data.tokens import PackedTexts, pack_tokens
+from pretrain.distributed.exchange import Exchange
+from pretrain.models.count import forward_macs
+from pretrain.models.dual import DualEncoder
+from pretrain.models.features import ImageFeatures, TextFeatures
+from pretrain.ops.packing import Packing, pack_by_length
+from pretrain.plan.trace import traced_memory
+from pretrain.plan.traffic import Traffic, pretended_ranks
+from pretrain.trained_module import TrainedModule, build_module
+
+Features = tuple[ImageFeatures, TextFeatures]
+
+
+@dataclass
+class EncoderTrace:
+    """Bytes of one rank in a forward and backward of the encoders, weights left out."""
+
+    batch: int
+    """Images and tokens of the whole batch."""
+    activations: int
+    """What is kept for the backward, at the end of the forward."""
+    peak: int
+    """The most that lives at any moment beside the batch, without the gradients of weights."""
+    peak_with_gradients: int
+    """The same with those that there are by then."""
+    features: Features
+    """Of one piece of the batch, fake."""
+
+
+@dataclass
+class LossTrace:
+    """The objective of one rank, with its gradients."""
+
+    memory: float
+    """Bytes at the worst moment, beside the features that it is given."""
+    sent: float
+    """Bytes sent to other ranks."""
+    flops: float
+    """Arithmetic: 1 MAC = 2 FLOPs."""
+    num_operations: float
+    """Of tensors."""
+
+
+def trace_encoders(config: PretrainConfig, text_length: int) -> EncoderTrace:
+    """The encoders' step, all texts `text_length` tokens long.
+
+    As on a CPU; GPUs have other kernels for some operations, which keep as much or less.
+    """
+    batch_size = config.data.batch_size
+    # In pieces only one is kept for the backward (engine.num_micro_batches).
+    piece_size = -(-batch_size // getattr(config.engine, "num_micro_batches", 1))
+    packing = _packing(piece_size * num_texts(config.data.captions), text_length)
+    module = build_without_numbers(config)
+    needs = module.objective.needs
+    with traced_memory() as trace:
+        module.to_empty(device="cpu")
+        trace.watch_gradients(module)
+        weights = trace.live
+        images, texts = _batch(config, piece_size, text_length)
+        before = trace.live
+        with _laid_out(module.model, packing):
+            image, text = encode(module, images, texts)
+        activations = trace.live - before
+        kept = (image.detach(), text.detach())
+        # What the objective does not read gets no gradient.
+        outputs = [x for name, x in image if f"image.{name}" in needs]
+        outputs += [x for name, x in text if f"text.{name}" in needs]
+        gradients = [torch.zeros_like(output) for output in outputs]
+        del image, text
+        torch.autograd.backward(outputs, gradients)
+    return EncoderTrace(
+        batch=(before - weights) * batch_size // piece_size,
+        activations=activations,
+        peak=max(live for live, _ in trace.timeline) - before,
+        peak_with_gradients=max(live + grads for live, grads in trace.timeline) - before,
+        features=kept,
+    )
+
+
+def trace_loss(config: PretrainConfig, features: Features, world_size: int) -> LossTrace:
+    """The loss of a rank among `world_size` and its gradients.
+
+    Where texts go round a ring each further rank adds the same operations: beyond eight ranks they
+    are extrapolated from four and eight. Other objectives are traced as they are.
+
+    Args:
+        features: shapes, of any number of samples.
+    """
+    few = [_traced_loss(config, features, ranks) for ranks in (4, 8) if ranks < world_size]
+    goes_round = len(few) == 2 and few[0].num_operations < few[1].num_operations
+    if not goes_round:
+        return _traced_loss(config, features, world_size)
+    steps = (world_size - 4) / 4
+    pairs = zip(*map(astuple, few), strict=True)
+    return LossTrace(*(four + steps * (eight - four) for four, eight in pairs))
+
+
+def count_forward_macs(config: PretrainConfig, text_length: int) -> dict[str, int]:
+    """Multiply-accumulates of an image and its texts, forward; see `pretrain.models.count`."""
+    number = num_texts(config.data.captions)
+    packing = _packing(number, text_length)
+    module = build_without_numbers(config)
+    with traced_memory(), _laid_out(module.model, packing):
+        module.to_empty(device="cpu")
+        size, with_tokens = config.model.image.size, module.with_tokens
+        return forward_macs(module.model, size, number, text_length, with_tokens)
+
+
+def build_without_numbers(config: PretrainConfig) -> TrainedModule:
+    """What the run trains, on the meta device: shapes alone."""
+    with torch.device("meta"):
+        return build_module(config).train()
+
+
+def encode(module: Any, images: Tensor, texts: PackedTexts) -> Features:
+    """Features of a batch in fp32, computed in the run's precision."""
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=module.use_bfloat16):
+        image = module.model.encode_image(images, with_tokens=module.with_tokens)
+        text = module.model.encode_text(texts)
+    return image.map(Tensor.float), text.map(Tensor.float)
+
+
+def _traced_loss(config: PretrainConfig, features: Features, world_size: int) -> LossTrace:
+    module = build_without_numbers(config)
+    ranks = pretended_ranks(world_size) if world_size > 1 else nullcontext()
+    counter = FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION)
+    with ranks, traced_memory() as trace, Traffic() as traffic:
+        module.objective.to_empty(device="cpu")
+        given = [_resized(part, config.data.batch_size) for part in features]
+        before = trace.live
+        with counter:
+            terms = module.objective(*given, Exchange(), torch.Generator())
+            torch.stack(list(terms.values())).sum().backward()
+    worst = max(live + gradients for live, gradients in trace.timeline) - before
+    flops = counter.get_total_flops()
+    return LossTrace(worst, traffic.sent, flops, len(trace.timeline))
+
+
+def _attention_flops(query: Any, key: Any, value: Any, *_: Any, **__: Any) -> int:
+    return int(sdpa_flop_count(query, key, value))
+
+
+def _attention_backward_flops(
+    grad: Any, query: Any, key: Any, value: Any, *_: Any, **__: Any
+) -> int:
+    return int(sdpa_backward_flop_count(grad, query, key, value))
+
+
+#: The fused attention of CPUs, which torch's counter does not know.
+_CPU_ATTENTION = {
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+}
+
+
+def _batch(config: PretrainConfig, size: int, length: int) -> tuple[Tensor, PackedTexts]:
+    side, number = config.model.image.size, num_texts(config.data.captions)
+    return torch.zeros(size, 3, side, side), pack_tokens([[0] * length] * (size * number), number)
+
+
+def _packing(num_texts: int, length: int) -> Packing:
+    """To be asked for outside of a trace: how texts lie depends on their lengths, and fake tensors
+    have no numbers."""
+    return pack_by_length(torch.arange(num_texts + 1) * length)
+
+
+@contextmanager
+def _laid_out(model: DualEncoder, packing: Packing) -> Iterator[None]:
+    """The text tower is told how its texts lie."""
+    tower: Any = model.part_text
+    tower._pack = lambda tokens, offsets: packing
+    try:
+        yield
+    finally:
+        del tower._pack
+
+
+def _resized(features: Any, batch_size: int) -> Any:
+    """Features of a batch of another size, of which gradients are wanted."""
+    return features.map(lambda x: torch.zeros(batch_size, *x.shape[1:]).requires_grad_())

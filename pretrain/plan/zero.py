@@ -1,0 +1,148 @@
+"""What a rank holds and sends by ZeRO stage, as DeepSpeed 0.19 does it.
+
+"ZeRO: Memory Optimizations Toward Training Trillion Parameter Models" (Rajbhandari et al. 2020),
+with what DeepSpeed adds: buckets, copies, and sums to all ranks where the paper sends them to one.
+Weights and their gradients are in fp32, also where the encoders compute in bf16: then they are the
+masters of the bf16 copies that a forward makes, which count as activations.
+"""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from pretrain.distributed.engine import reduce_bucket_size
+from pretrain.optim import OptimConfig, parameter_groups
+from pretrain.plan.step import EncoderTrace
+from pretrain.plan.traffic import all_gather_bytes, all_reduce_bytes
+
+BYTES = 4
+"""Of a number in fp32."""
+STAGES = (0, 1, 2, 3)
+#: A gathered weight is kept if it is used again before so many numbers of others were
+#: (`stage3_max_reuse_distance`).
+MAX_REUSE_DISTANCE = 1_000_000_000
+
+
+@dataclass
+class Weights:
+    """Numbers of a module, trained ones by the optimiser's groups."""
+
+    groups: list[list[int]]
+    """Numbers of each parameter of each group."""
+    other: int
+    """Bytes of what is not trained: frozen weights and buffers."""
+
+    @property
+    def trained(self) -> int:
+        return sum(map(sum, self.groups))
+
+
+@dataclass
+class RankState:
+    """Bytes that a rank holds by ZeRO stage, from step to step and at its worst moments."""
+
+    stage: int
+    weights: int
+    optimiser: int
+    """AdamW's two means, and with ZeRO the copy of the weights that is updated."""
+    ema: int
+    gradients: int
+    bucket: int
+    """Held from the beginning of the backward until gradients are reduced."""
+    in_update: int
+    """For a moment, while the weights are updated."""
+
+
+def count_weights(module: nn.Module, optim: OptimConfig) -> Weights:
+    """Counts what a module has, on any device."""
+    groups = [
+        [parameter.numel() for parameter in group["params"]]
+        for group in parameter_groups(module, optim)
+    ]
+    frozen = [p for p in module.parameters() if not p.requires_grad]
+    other = sum(t.numel() * t.element_size() for t in [*frozen, *module.buffers()])
+    return Weights(groups, other)
+
+
+def partition_sizes(weights: Weights, stage: int, world_size: int) -> list[int]:
+    """Numbers of each group that a rank updates: whole without ZeRO, else its share, padded.
+
+    Stages 1 and 2 lay a group's parameters end to end and divide the row; stage 3 divides each
+    parameter.
+    """
+    if stage == 0:
+        return [sum(group) for group in weights.groups]
+    if stage == 3:
+        return [sum(-(-size // world_size) for size in group) for group in weights.groups]
+    unit = 2 * world_size  # DeepSpeed's alignment
+    return [2 * -(-sum(group) // unit) for group in weights.groups]
+
+
+def rank_state(
+    weights: Weights, stage: int, world_size: int, has_ema: bool, is_gpu: bool
+) -> RankState:
+    """What a rank of `world_size` holds.
+
+    Args:
+        is_gpu: the update is one kernel, without numbers of its own.
+    """
+    whole = BYTES * weights.trained
+    partitions = [BYTES * size for size in partition_sizes(weights, stage, world_size)]
+    share = sum(partitions)
+    # Between the forward and the backward, weights stay gathered where they come up again soon.
+    gathered = BYTES * min(weights.trained, MAX_REUSE_DISTANCE)
+    held = share + gathered if stage == 3 and world_size > 1 else whole
+    if stage == 0:
+        # AdamW's own kernel on CPUs needs two more of each parameter in turn; the sum over ranks
+        # a copy of the gradients, some at a time.
+        largest = BYTES * max(max(group) for group in weights.groups)
+        in_update = max(0 if is_gpu else 2 * largest, BYTES * reduce_bucket_size(weights.trained))
+    else:
+        # The share of a group's gradients is laid together, group by group.
+        in_update = max(partitions) * (1 if is_gpu else 3)
+    return RankState(
+        stage=stage,
+        weights=held + weights.other,
+        optimiser=(2 if stage == 0 else 3) * share,
+        ema=-(-whole // world_size) if has_ema else 0,
+        gradients=whole if stage < 2 else share,
+        bucket=0 if stage == 0 else BYTES * reduce_bucket_size(weights.trained),
+        in_update=in_update,
+    )
+
+
+def peak(state: RankState, encoders: EncoderTrace, loss: float, in_pieces: bool) -> float:
+    """The most bytes at any moment of a step.
+
+    Args:
+        state: of the rank.
+        encoders: of its batch.
+        loss: the most that the objective needs.
+        in_pieces: the loss is computed while nothing is kept for the encoders' backward.
+    """
+    resident = state.weights + state.optimiser + state.ema + encoders.batch
+    bucket_in_loss = 0 if state.stage < 3 else state.bucket  # stage 3 never gives it back
+    in_loss = bucket_in_loss + loss + (0 if in_pieces else encoders.activations)
+    if state.stage < 2:
+        in_backward = state.bucket + encoders.peak_with_gradients
+    else:
+        # Gradients lie in the bucket until it is full, and then as shares.
+        in_backward = state.bucket + max(encoders.peak, state.gradients)
+    in_update = state.gradients + state.in_update + bucket_in_loss
+    return resident + max(in_loss, in_backward, in_update)
+
+
+def sent_bytes(weights: Weights, stage: int, world_size: int) -> float:
+    """Bytes of gradients and weights that a rank sends a step, by ring algorithms.
+
+    At stages 1 and 2 DeepSpeed sums gradients on all ranks, and each keeps its share.
+    """
+    whole = BYTES * weights.trained
+    padded = BYTES * world_size * sum(partition_sizes(weights, stage, world_size))
+    if stage == 0:
+        return all_reduce_bytes(whole, world_size)
+    if stage < 3:
+        return all_reduce_bytes(whole, world_size) + all_gather_bytes(padded, world_size)
+    # Gathered for the forward, and again for the backward where it was given back in between.
+    times = 1 if 2 * weights.trained <= MAX_REUSE_DISTANCE else 2
+    return (times + 1) * all_gather_bytes(padded, world_size)
