@@ -17,7 +17,7 @@ test: env
 	$(TRAIN)/bin/ruff format --check .
 	$(TRAIN)/bin/ruff check .
 	$(TRAIN)/bin/mypy
-	OMP_NUM_THREADS=1 $(TRAIN)/bin/python -m pytest --durations=15
+	OMP_NUM_THREADS=1 $(TRAIN)/bin/python -m pytest --numprocesses 2 --dist loadfile --durations=15
 
 format:
 	$(TRAIN)/bin/ruff format .

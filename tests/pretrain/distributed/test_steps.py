@@ -140,12 +140,21 @@ def results(rank: int, world_size: int) -> dict[str, dict[str, torch.Tensor]]:
     ranks = Ranks(rank, rank, world_size, torch.device("cpu"))
     found = {}
     for objective, stage, number in itertools.product(OBJECTIVES, STAGES, MICRO_BATCHES):
+        if objective == "siglip" and number == 1:
+            continue
         options = [f"engine.zero_stage={stage}", f"engine.num_micro_batches={number}"]
         config = configured(folder, objective, *options, f"data.batch_size={8 // world_size}")
         found[f"{objective}, stage {stage}, {number} micro-batches"] = train(config, ranks)
     config = configured(folder, "caft", "engine.precision=bf16", "engine.num_micro_batches=2")
     found["caft, bf16"] = train(config, ranks)
     return found
+
+
+def distance(tensors: dict[str, torch.Tensor], others: dict[str, torch.Tensor]) -> float:
+    """Of all weights together; buffers aside."""
+    names = [name for name in tensors if name in others and "running" not in name]
+    squares = [(tensors[n].double() - others[n].double()).square().sum() for n in names]
+    return float(torch.stack(squares).sum().sqrt())
 
 
 @pytest.mark.parametrize("num_ranks", [1, 2])
@@ -155,15 +164,23 @@ def test_ten_steps_agree_with_one_process_that_holds_all(num_ranks: int, tmp_pat
         for objective in OBJECTIVES
     }
     found = launch(__file__, tmp_path, num_ranks)[0]
-    assert len(found) == 17
+    assert len(found) == 13
+    half = found.pop("caft, bf16")
+    # In bfloat16 the encoders' products have three digits: weights end as far from the reference as
+    # this share of the way that they went.
+    torch.manual_seed(0)
+    start = build_module(configured(tmp_path, "caft", "data.batch_size=8")).state_dict()
+    way = distance(start, expected["caft"])
+    assert 0 < distance(half, expected["caft"]) <= 0.1 * way, (
+        distance(half, expected["caft"]),
+        way,
+    )
     for case, tensors in found.items():
-        tolerance = 3e-2 if "bf16" in case else 1e-5
         reference_tensors = expected[case.split(",")[0]]
         for name, tensor in reference_tensors.items():
-            difference = (tensors[name] - tensor).norm() / tensor.norm().clamp(min=1e-3)
-            assert difference <= tolerance, f"{case}: {name} differs by {difference:.2g}"
-        if "bf16" in case:
-            assert not torch.equal(tensors["model.image.cls"], reference_tensors["model.image.cls"])
+            found_tensor, tensor = tensors[name].double(), tensor.double()
+            difference = (found_tensor - tensor).norm() / tensor.norm().clamp(min=1e-3)
+            assert difference <= 1e-5, f"{case}: {name} differs by {difference:.2g}"
 
 
 if __name__ == "__main__":
