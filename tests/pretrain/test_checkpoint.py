@@ -1,6 +1,8 @@
 """What a checkpoint promises: whole, on disk, and only then called complete."""
 
 import errno
+import shutil
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -128,6 +130,33 @@ def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
     save(saver, 3)
     saver.wait()
     assert complete_checkpoints(tmp_path)[-1].name == "step-00000003"
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "none", str(disk)]
+    if shutil.which("mount") is None or subprocess.run(mount, capture_output=True).returncode:
+        pytest.skip("nothing may be mounted here")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_really_full(small_disk: Path) -> None:
+    saver, shards = saver_of(small_disk)
+    save(saver, 1)
+    saver.wait()
+    shards.weight = torch.zeros(2**20)
+    save(saver, 2)
+    with pytest.raises(UserError, match=r"step 2 cannot be written.*step-00000001"):
+        saver.wait()
+    assert [folder.name for folder in (small_disk / "checkpoints").iterdir()] == ["step-00000001"]
+    shards.weight = torch.zeros(2)
+    save(saver, 3)
+    saver.wait()
+    assert complete_checkpoints(small_disk)[-1].name == "step-00000003"
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -1,0 +1,194 @@
+"""Kills a training at random moments, and compares it with one that was left alone.
+
+    python -m tools.survive_kills config=RUN.yaml output=FOLDER [key=value ...] [--json]
+
+Every process of the run is killed (SIGKILL) at a random moment after its first step, saving
+included, and the same command is started again, so often; then it may go on to the end. The keys of
+the samples of every step must be those of the uninterrupted run, and weights, moments and the
+running mean of the weights equal to the last bit.
+"""
+
+import os
+import random
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors.torch import load_file
+
+from pretrain.checkpoint import EMA_WEIGHTS, MOMENTS, WEIGHTS, checkpoint_folder
+from recaption.common.config import ConfigError, UserError, load_config, print_json, run_command
+from recaption.common.progress import format_seconds
+
+
+@dataclass
+class KillConfig:
+    """What is trained, and how often it is killed."""
+
+    config: str = "???"  # YAML of `python -m pretrain train`
+    output: str = "???"  # folder of both runs
+    overrides: list[str] = field(default_factory=list)  # further key=value of the training
+    num_kills: int = 20
+    num_steps: int = 200
+    num_ranks: int = 2
+    checkpoint_every: int = 5  # steps; often, so that many a kill meets one being written
+    seed: int = 0  # of the moments
+    timeout: int = 600  # seconds that an attempt may take
+
+
+def main(argv: list[str]) -> None:
+    config = load_config(KillConfig, argv, __doc__)
+    output = Path(config.output)
+    if output.exists() and any(output.iterdir()):
+        raise ConfigError(f"{output} is not empty: give another folder as output")
+    started = time.monotonic()
+    whole = Attempt(config, output / "whole")
+    whole.wait()
+    seconds = max(whole.seconds_of_steps, 1.0)
+    print(f"uninterrupted: {config.num_steps} steps in {seconds:.0f} s", flush=True)
+
+    rng, run = random.Random(config.seed), output / "killed"
+    num_lost, num_while_saving = 0, 0
+    for number in range(config.num_kills):
+        attempt = Attempt(config, run)
+        # As long as a kill's share of the run, on average: some kills lose nothing, some much.
+        is_killed = attempt.kill_after(rng.uniform(0.0, 2.0) * seconds / config.num_kills)
+        if not is_killed:
+            print(f"it was at its end before kill {number + 1}", flush=True)
+            break
+        saved = max((_step(p.parent) for p in run.glob("checkpoints/*/COMPLETE")), default=0)
+        num_lost += attempt.last_step - saved
+        num_while_saving += any(run.glob("checkpoints/.step-*.tmp"))
+        left = (config.num_kills - number - 1) * (time.monotonic() - started) / (number + 1)
+        print(
+            f"kill {number + 1}/{config.num_kills} at step {attempt.last_step}, "
+            f"checkpoint of {saved}  {format_seconds(left)} left",
+            flush=True,
+        )
+    Attempt(config, run).wait()
+    result = {
+        "num_kills": config.num_kills,
+        "num_while_saving": num_while_saving,
+        "num_steps_lost": num_lost,
+        "same_keys": read_keys(run) == read_keys(output / "whole"),
+        "num_different_tensors": len(different_tensors(config, output)),
+    }
+    print(
+        f"{result['num_kills']} kills, {num_while_saving} of them while a checkpoint was written, "
+        f"{num_lost} steps done twice: keys of the samples "
+        f"{'equal' if result['same_keys'] else 'DIFFERENT'}, "
+        f"{result['num_different_tensors']} tensors differ"
+    )
+    print_json(argv, result)
+    if not result["same_keys"] or result["num_different_tensors"]:
+        raise UserError(f"the killed run is not the uninterrupted one: see {output}")
+
+
+class Attempt:
+    """One start of the training, its output read as it comes."""
+
+    def __init__(self, config: KillConfig, run: Path) -> None:
+        self._timeout = config.timeout
+        self.last_step = 0
+        self._first_step_at = self._last_step_at = 0.0
+        self._lines: list[str] = []
+        self._has_stepped = threading.Event()
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+        command += ["--nproc-per-node", str(config.num_ranks), "-m", "pretrain", "train"]
+        command += [config.config, f"run={run}", f"train.num_steps={config.num_steps}"]
+        command += [f"train.checkpoint_every={config.checkpoint_every}", "train.write_keys=true"]
+        self._process = subprocess.Popen(
+            [*command, "train.log_every=1", *config.overrides],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            env={"OMP_NUM_THREADS": "1", **os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    @property
+    def seconds_of_steps(self) -> float:
+        return self._last_step_at - self._first_step_at
+
+    def wait(self) -> None:
+        """To the end.
+
+        Raises:
+            UserError: it failed.
+        """
+        if self._process.wait(self._timeout):
+            self._reader.join()
+            raise UserError("the training failed: " + "\n".join(self._lines[-20:]))
+        self._reader.join()
+
+    def kill_after(self, seconds: float) -> bool:
+        """Kills every process so long after the first step; False if it was at its end before."""
+        while not self._has_stepped.wait(0.2):
+            if self._process.poll() is not None:
+                self.wait()
+                return False
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            launcher = psutil.Process(self._process.pid)
+            for member in [*launcher.children(recursive=True), launcher]:
+                member.kill()
+            self._process.wait()
+            self._reader.join()
+            return True
+        self.wait()
+        return False
+
+    def _read(self) -> None:
+        assert self._process.stdout is not None
+        for line in self._process.stdout:
+            self._lines.append(line.rstrip())
+            if line.startswith("step "):
+                self.last_step = int(line.split()[1].split("/")[0].replace(",", ""))
+                self._last_step_at = time.monotonic()
+                if not self._has_stepped.is_set():
+                    self._first_step_at = self._last_step_at
+                    self._has_stepped.set()
+
+
+def read_keys(run: Path) -> dict[int, set[str]]:
+    """The keys of the samples of each step, of all ranks."""
+    keys: dict[int, set[str]] = {}
+    for path in run.glob("keys/*.txt"):
+        for line in path.read_text().splitlines():
+            step, *of_rank = line.split()
+            keys.setdefault(int(step), set()).update(of_rank)
+    return keys
+
+
+def different_tensors(config: KillConfig, output: Path) -> list[str]:
+    """Names of those at the last step that are not equal to the last bit."""
+    different = []
+    for name in (WEIGHTS, MOMENTS, EMA_WEIGHTS):
+        paths = [checkpoint_folder(output / run, config.num_steps) / name for run in _RUNS]
+        if not any(path.exists() for path in paths):
+            continue
+        one, other = (load_file(path) for path in paths)
+        different += [
+            f"{name}: {key}"
+            for key in sorted(one.keys() | other.keys())
+            if key not in one or key not in other or not torch.equal(one[key], other[key])
+        ]
+    return different
+
+
+_RUNS = ("whole", "killed")
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))
