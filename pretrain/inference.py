@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pretrain.checkpoint import COMPLETE, CONFIG, WEIGHTS, newest_checkpoint
+from pretrain.checkpoint import COMPLETE, CONFIG, EMA_WEIGHTS, WEIGHTS, newest_checkpoint
 from pretrain.config import PretrainConfig
 from pretrain.data.tokens import Tokenizer
 from pretrain.data.transforms import evaluation_transform, normalise
@@ -30,6 +30,7 @@ class InferenceModel:
     tokenizer: Tokenizer
     config: PretrainConfig
     source: Path  # the folder that held the weights
+    weights: Path  # their file
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """(3, size, size) normalised, as `encode_image` takes it."""
@@ -37,15 +38,19 @@ class InferenceModel:
         return normalise(transform(image))
 
 
-def load_for_inference(path: Path | str, image_size: int | None = None) -> InferenceModel:
+def load_for_inference(
+    path: Path | str, image_size: int | None = None, ema: bool = False
+) -> InferenceModel:
     """Loads a run (its newest complete checkpoint), a checkpoint or a release, on the CPU.
 
     Args:
         image_size: side of the images in pixels, if not the one trained on; positions are
             interpolated.
+        ema: take the running mean of a run's weights instead of the weights.
 
     Raises:
-        UserError: if ``path`` is none of these, or a checkpoint that was never completed.
+        UserError: if ``path`` is none of these, or a checkpoint that was never completed, or holds
+            no running mean.
     """
     path = Path(path)
     if (path / RELEASE_CONFIG).is_file():
@@ -62,8 +67,10 @@ def load_for_inference(path: Path | str, image_size: int | None = None) -> Infer
             )
         config = read_config(PretrainConfig, source.parent.parent / CONFIG)
         tokenizer = Tokenizer(config.model.text.part.context_length)
-    if not (source / WEIGHTS).is_file():
-        raise UserError(f"{source} holds no {WEIGHTS}")
+    weights = source / (EMA_WEIGHTS if ema else WEIGHTS)
+    if not weights.is_file():
+        why = ": the run was trained without engine.ema_decay" if ema else ""
+        raise UserError(f"{source} holds no {weights.name}{why}")
     is_resized = image_size is not None and image_size != config.model.image.size
     if image_size is not None and is_resized:
         hierarchical = config.model.image.hierarchical
@@ -71,8 +78,8 @@ def load_for_inference(path: Path | str, image_size: int | None = None) -> Infer
         config.model.image.size = image_size
     model = build_model(config.model)
     objective = build_objective(config.objective, config.model.embed_dim)
-    _load(model, objective, source / WEIGHTS, is_resized)
-    return InferenceModel(model.eval(), objective.eval(), tokenizer, config, source)
+    _load(model, objective, weights, is_resized)
+    return InferenceModel(model.eval(), objective.eval(), tokenizer, config, source, weights)
 
 
 def _load(model: DualEncoder, objective: Objective, weights: Path, is_resized: bool) -> None:

@@ -42,6 +42,7 @@ PROTOCOL = {
 @dataclass
 class EvaluateConfig:
     checkpoint: str = "???"  # a run (its newest complete checkpoint), a checkpoint or a release
+    ema: bool = False  # the running mean of a run's weights instead of the weights
     data: str = "???"  # folder of MDS shards
     output: str = ""  # folder for evaluation.json and report/; empty: the run's folder
     num_samples: int = 500  # the first so many samples of the set that have a caption
@@ -57,7 +58,7 @@ def main(argv: list[str]) -> None:
     config = load_config(EvaluateConfig, argv, USAGE)
     check_at_least(1, {"num_samples": config.num_samples, "batch_size": config.batch_size})
     started = time.monotonic()
-    inference = load_for_inference(config.checkpoint, config.image_size)
+    inference = load_for_inference(config.checkpoint, config.image_size, config.ema)
     output = output_folder(config, inference)
     alpha = resolve_alpha(inference.objective, config.alpha)
     inference.model.to(best_device())
@@ -135,7 +136,7 @@ def collect(
         },
         "localisation": asdict(localised) if localised else None,
         "protocol": PROTOCOL,
-        "checkpoint": describe_weights(inference.source),
+        "checkpoint": describe_weights(inference.weights),
         "data": describe_data(Path(config.data)),
         "code": describe_code(),
         "arguments": {name: asdict(config)[name] for name in ("num_samples", "source")},

@@ -8,19 +8,19 @@ from typing import Any
 
 import torch
 
-from pretrain.checkpoint import WEIGHTS
 from recaption.common.files import read_json, sha256_file
 
 DISTRIBUTION = "canopy-vlp"
 
 
-def describe_weights(source: Path) -> dict[str, Any]:
-    """The weights of a checkpoint or release folder."""
-    step = re.fullmatch(r"step-(\d+)", source.name)
+def describe_weights(weights: Path) -> dict[str, Any]:
+    """A file of weights in a checkpoint or release folder."""
+    step = re.fullmatch(r"step-(\d+)", weights.parent.name)
     return {
-        "folder": source.name,
+        "folder": weights.parent.name,
+        "file": weights.name,
         "step": int(step[1]) if step else None,
-        "sha256": sha256_file(source / WEIGHTS),
+        "sha256": sha256_file(weights),
     }
 
 

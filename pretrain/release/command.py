@@ -47,20 +47,22 @@ class ReleaseConfig:
     run: str = "???"  # folder of the run
     output: str = "???"  # folder of the release; one that is there is replaced
     step: int | None = None  # checkpoint to release; null: the newest complete one
+    ema: bool = False  # release the running mean of the weights instead of the weights
     name: str = ""  # name on the card; empty: that of the output folder
 
 
 def main(argv: list[str]) -> None:
     config = load_config(ReleaseConfig, argv, USAGE)
     output = Path(config.output)
-    note = release(Path(config.run), config.step, output, config.name or output.resolve().name)
+    name = config.name or output.resolve().name
+    note = release(Path(config.run), config.step, output, name, config.ema)
     print(f"released to {output}: it opens in a fresh process and gives the same outputs")
     if note:
         print(f"evaluation figures: {note}")
     print_json(argv, {"release": str(output), "evaluated": not note})
 
 
-def release(run: Path, step: int | None, output: Path, name: str) -> str:
+def release(run: Path, step: int | None, output: Path, name: str, ema: bool = False) -> str:
     """Writes the release folder `output`; returns why it has no evaluation, or nothing.
 
     Raises:
@@ -68,7 +70,7 @@ def release(run: Path, step: int | None, output: Path, name: str) -> str:
     """
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a run: it holds no {CONFIG}")
-    inference = load_for_inference(_choose_checkpoint(run, step))
+    inference = load_for_inference(_choose_checkpoint(run, step), ema=ema)
     is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_free and not (output / SUMS).is_file():
         raise UserError(f"{output} is there and is no release: give another folder")
@@ -127,8 +129,8 @@ def _choose_checkpoint(run: Path, step: int | None) -> Path:
 
 def _write(run: Path, inference: InferenceModel, folder: Path, name: str) -> str:
     source = inference.source
-    weights = describe_weights(source)
-    shutil.copyfile(source / WEIGHTS, folder / WEIGHTS)
+    weights = describe_weights(inference.weights)
+    shutil.copyfile(inference.weights, folder / WEIGHTS)
     config = inference.config
     (folder / RELEASE_CONFIG).write_text(json.dumps(to_dict(_named(config)), indent=2) + "\n")
     inference.tokenizer.save(folder / RELEASE_TOKENIZER)

@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import pretrain
+from pretrain.checkpoint import EMA_WEIGHTS, WEIGHTS, newest_checkpoint
 from pretrain.evaluate import main as evaluate
 from pretrain.inference import load_for_inference
 from pretrain.release import main
@@ -60,6 +62,18 @@ def test_a_release_gives_what_its_checkpoint_gives(run: Path, released: Path) ->
     outputs = sample_outputs(pretrain.load(released, verify=True))
     for name, tensor in expected.items():
         assert torch.equal(outputs[name], tensor), name
+
+
+def test_the_running_mean_of_the_weights_is_released_when_asked_for(tmp_path: Path) -> None:
+    run, output = write_run(tmp_path / "run"), tmp_path / "released"
+    with pytest.raises(UserError, match=r"no ema\.safetensors: .*engine\.ema_decay"):
+        main([f"run={run}", f"output={output}", "ema=true"])
+    checkpoint = newest_checkpoint(run)
+    means = {name: tensor / 2 for name, tensor in load_file(checkpoint / WEIGHTS).items()}
+    save_file(means, checkpoint / EMA_WEIGHTS)
+    main([f"run={run}", f"output={output}", "ema=true"])
+    released = load_file(output / WEIGHTS)
+    assert all(torch.equal(released[name], mean) for name, mean in means.items())
 
 
 def test_the_folder_holds_what_it_should_and_no_paths(run: Path, released: Path) -> None:
