@@ -1,7 +1,7 @@
 """Blocks that the backward computes again instead of keeping what is in them."""
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from contextvars import ContextVar
 from typing import Any
 
@@ -52,13 +52,14 @@ def set_recompute(module: nn.Module, recompute: bool) -> None:
 
 
 def _inside_both_times() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    return _inside(), _inside()
+    return _Inside(), _Inside()
 
 
-@contextmanager
-def _inside() -> Iterator[None]:
-    token = _is_inside.set(True)
-    try:
-        yield
-    finally:
-        _is_inside.reset(token)
+class _Inside:
+    """Can be entered again: a graph that is retained is computed again for each backward."""
+
+    def __enter__(self) -> None:
+        self._token = _is_inside.set(True)
+
+    def __exit__(self, *error: object) -> None:
+        _is_inside.reset(self._token)

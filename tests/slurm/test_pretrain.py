@@ -24,7 +24,7 @@ def test_a_job_trains_on_both_nodes_to_its_last_step(cluster: Cluster, whole_run
     state = json.loads(
         (whole_run / "checkpoints" / f"step-{LAST_STEP:08d}" / "state.json").read_text()
     )
-    assert state["num_ranks"] == 2
+    assert state["global_batch"] == 2 * 4
     assert read_metrics(whole_run / "metrics.jsonl")[-1]["num_samples_seen"] == LAST_STEP * 2 * 4
     log = Path(f"{whole_run}-job.log").read_text()
     assert "attempt 1 of job" in log

@@ -20,6 +20,8 @@ def main(config_path: str) -> None:
     from tools.check_plan import TrainingLoss
 
     config = load_config(PlanConfig, [config_path, "data.train=none"])
+    # What a pretended rank sends never comes: let it be zeros, not what lay in memory.
+    torch.empty_like = torch.zeros_like
     with pretended_ranks(WORLD_SIZE):
         rows = [
             dry_run(config, stage, TrainingLoss(build_module(config)).train())
@@ -40,6 +42,9 @@ def dry_run(config, stage, module):
     from pretrain.plan.traffic import Traffic
     from pretrain.plan.zero import count_weights
 
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            part.eval()  # pretended ranks have no statistics to add
     weights = count_weights(module, config.optim)
     config.engine.zero_stage = stage
     groups = parameter_groups(module, config.optim)

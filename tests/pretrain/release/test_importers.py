@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 import pretrain
-from pretrain.checkpoint import resume
+from pretrain.checkpoint import find_checkpoint
 from pretrain.evaluate import main as evaluate
 from pretrain.inference import load_for_inference
 from pretrain.models.registry import ModelConfig, build_model
@@ -185,7 +185,7 @@ def test_an_imported_run_is_evaluated_and_released(method, tmp_path):
     assert model.similarity([picture], ["A picture. Of a set."]).shape == (1, 1)
 
 
-def test_an_imported_run_is_not_trained_on(tmp_path, one_rank):
+def test_an_imported_run_is_not_trained_on(tmp_path):
     config = copy.deepcopy(FLAIR)
     config.text.part.vocab_size = 49408
     pair = build_pair(config, "flair")
@@ -194,7 +194,7 @@ def test_an_imported_run_is_not_trained_on(tmp_path, one_rank):
     import_checkpoint(ImportConfig(str(weights), str(tmp_path / "run"), "flair", config))
     run = load_for_inference(tmp_path / "run").config
     with pytest.raises(UserError, match="holds weights only"):
-        resume(tmp_path / "run", run, None, one_rank)
+        find_checkpoint(tmp_path / "run", run, world_size=1)
 
 
 @pytest.mark.parametrize(
