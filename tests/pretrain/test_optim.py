@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from pretrain.optim import OptimConfig, learning_rate, parameter_groups
+from recaption.common.config import ConfigError
 
 CONFIG = OptimConfig(learning_rate=2.0, num_warmup_steps=4, scalar_lr_scale=10.0)
 
@@ -40,3 +41,20 @@ def test_only_matrices_decay_and_scalars_learn_faster() -> None:
         assert by_parameter[parameter]["weight_decay"] == 0.0
     assert by_parameter[module.logit_scale]["lr_scale"] == 10.0
     assert by_parameter[module.norm.weight]["lr_scale"] == 1.0
+
+
+def test_warm_up_stable_decay():
+    config = OptimConfig(
+        learning_rate=1.0, num_warmup_steps=4, schedule="wsd", num_decay_steps=5, final_share=0.2
+    )
+    rates = [learning_rate(step, 20, config) for step in range(21)]
+    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert rates[4:16] == [1.0] * 12
+    assert rates[16:] == pytest.approx([0.84, 0.68, 0.52, 0.36, 0.2])
+    # The stable part does not know how long the run is.
+    assert learning_rate(10, 1000, config) == rates[10]
+
+
+def test_an_unknown_schedule_is_an_error():
+    with pytest.raises(ConfigError, match=r"optim\.schedule is 'cosin'"):
+        OptimConfig(schedule="cosin")
