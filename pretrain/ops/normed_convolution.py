@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from pretrain.ops.batch_norm import BatchNorm2d, normalise
@@ -54,6 +55,7 @@ class _NormedConvolution(torch.autograd.Function):
         return result
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         *inputs, weight = ctx.saved_tensors
         inputs = [x.detach().requires_grad_() for x in inputs]
