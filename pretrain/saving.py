@@ -56,13 +56,10 @@ class CheckpointSaver:
         self._thread: threading.Thread | None = None
         self._failure = ""
         self.num_failures = 0
-        self.seconds_waited = 0.0  # that the last save kept training waiting
         self.seconds_written = 0.0  # that the last write took in the background
-        self.last_saved_at = time.time()
 
     def save(self, state: TrainState) -> None:
         """Begins to save; what is saved is the state of now."""
-        started = time.monotonic()
         self._settle()
         files: _Files = {
             WEIGHTS: self._gathered(self._shards.weights()),
@@ -76,7 +73,6 @@ class CheckpointSaver:
             self._thread.start()
             if not self._config.save_in_background:
                 self._thread.join()
-        self.seconds_waited = time.monotonic() - started
 
     def wait(self) -> None:
         """Until the last checkpoint is complete.
@@ -135,7 +131,6 @@ class CheckpointSaver:
             print(f"warning: {self._failure}", flush=True)
             return
         self.seconds_written = time.monotonic() - started
-        self.last_saved_at = time.time()
 
     def _remove_old(self) -> None:
         every = self._config.keep_every

@@ -146,13 +146,14 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
             keys.write(state.step, batch.keys)
         is_last = state.step == config.train.num_steps
         if state.step % config.train.log_every == 0 or is_last:
+            values = {name: term.item() for name, term in terms.items()}
             metrics.window(
                 state.step,
-                {name: term.item() for name, term in terms.items()},
+                values,
                 module.objective.diagnostics(),
                 learning_rate=rate,
                 grad_norm=engine.grad_norm,
-                loss_spike_score=watch.spike_score(sum(term.item() for term in terms.values())),
+                loss_spike_score=watch.spike_score(sum(values.values())),
                 num_skipped_steps=state.num_skipped_steps,
                 num_rollbacks=state.num_rollbacks,
                 num_samples_seen=state.num_samples_seen,

@@ -22,6 +22,7 @@ from pretrain.distributed.exchange import Exchange
 from pretrain.objectives.candidates import own_and_drawn, owned
 from pretrain.objectives.comparison import Comparison
 from pretrain.objectives.contrastive import softmax_contrast
+from pretrain.ops.known_gradients import with_gradients
 
 
 def ring_sigmoid(
@@ -61,10 +62,8 @@ def ring_sigmoid(
     if gradients is None:
         return value
     tensors = [texts, *inputs.image, *inputs.shared]
-    result: Tensor = _Attached.apply(
-        value, *tensors, homeward.collect(), *gradients.image, *gradients.shared
-    )
-    return result
+    found = [homeward.collect(), *gradients.image, *gradients.shared]
+    return with_gradients(value, tensors, found)
 
 
 def ring_infonce(
@@ -291,17 +290,3 @@ def _softmax_weights(rows: _Side, columns: _Side, own: Tensor | None) -> Callabl
 def _split(comparison: Comparison, tensors: Sequence[Tensor]) -> _Inputs:
     num_image = len(comparison.image)
     return _Inputs(list(tensors[:num_image]), list(tensors[num_image:]))
-
-
-class _Attached(torch.autograd.Function):
-    """A number whose gradients are known: with respect to as many tensors as follow, in order."""
-
-    @staticmethod
-    def forward(ctx: Any, value: Tensor, *tensors: Tensor) -> Tensor:  # type: ignore[override]
-        ctx.save_for_backward(*tensors[len(tensors) // 2 :])
-        return value.clone()
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        gradients = ctx.saved_tensors
-        return (None, *(grads[0] * gradient for gradient in gradients), *([None] * len(gradients)))

@@ -22,6 +22,7 @@ from pretrain.ops.recompute import Recomputing
 from pretrain.trained_module import build_module
 from recaption.common.config import UserError, load_config
 from tests.pretrain.trainruns import TINY, start_training, train, write_training_shards
+from tools.survive_kills import read_keys
 
 
 @pytest.fixture(scope="module")
@@ -83,11 +84,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: Path, whole_run: Path
 
 def keys_by_step(run: Path) -> list[set[str]]:
     """The keys of the samples of each step, of all ranks."""
-    lines = [line for path in run.glob("keys/*.txt") for line in path.read_text().splitlines()]
-    keys: dict[int, set[str]] = {}
-    for line in lines:
-        step, *of_rank = line.split()
-        keys.setdefault(int(step), set()).update(of_rank)
+    keys = read_keys(run)
     return [keys[step] for step in sorted(keys)]
 
 
