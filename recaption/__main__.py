@@ -1,4 +1,4 @@
-"""``python -m recaption run|pack``: web shards -> caption tables -> training shards."""
+"""``python -m recaption run|retry|pack``: web shards -> caption tables -> training shards."""
 
 import signal
 import sys
@@ -9,20 +9,22 @@ from typing import Any
 from PIL import Image
 
 from recaption.common.config import UserError, load_config, print_json, run_command
-from recaption.config import RunConfig
+from recaption.config import RetryConfig, RunConfig
 from recaption.pack import PackConfig, pack
-from recaption.runner import run
+from recaption.runner import retry, run
 
 USAGE = """usage: python -m recaption COMMAND [YAML ...] [key=value ...] [--json]
        python -m recaption COMMAND --help
 
-  run   captions the images of web shards, into one table per tar
-  pack  joins web shards and caption tables into training shards
+  run     captions the images of web shards, into one table per tar; workers share the tars
+  retry   asks again what failed in the tables of `run`
+  pack    joins web shards and caption tables into training shards
 
 --json prints the figures as one JSON object in the last line.
 """
 COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "run": (RunConfig, run),
+    "retry": (RetryConfig, retry),
     "pack": (PackConfig, pack),
 }
 

@@ -286,7 +286,8 @@ def _check_tables(shards: list[Path], folders: list[Path]) -> None:
     """Each folder has a finished table of each shard, and no two folders the same prompt's."""
     by_prompt: dict[str, list[Path]] = defaultdict(list)
     for folder in folders:
-        for prompt in {check_table(folder, shard.stem).origin.prompt_id for shard in shards}:
+        origins = [origin for s in shards for origin in check_table(folder, s.stem).origins]
+        for prompt in {origin.prompt_id for origin in origins}:
             by_prompt[prompt].append(folder)
     for prompt, users in by_prompt.items():
         if prompt == RAW or len(users) > 1:

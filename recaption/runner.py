@@ -1,37 +1,40 @@
-"""Captions every tar of a folder: read and decode ahead, caption, filter, write the table."""
+"""A worker: takes tars that nobody has, decodes ahead, asks the engine, writes tables.
 
+Shards follow each other without a pause: while the last answers of one are outstanding, samples of
+the next are asked already.
+"""
+
+import asyncio
+import signal
 import sys
-import time
+import threading
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
-from functools import partial
 from pathlib import Path
 
-from recaption.common.config import write_config
+from recaption.common.config import UserError, write_config
 from recaption.common.progress import Progress
-from recaption.config import RunConfig
+from recaption.config import RetryConfig, RunConfig
 from recaption.engine import (
     CaptionAnswer,
     CaptionEngine,
-    CaptionOrigin,
     CaptionRequest,
     build_engine,
-    caption_origin,
+    caption_origins,
 )
 from recaption.filters import FilterConfig, reject_reason
-from recaption.images import ImageConfig
-from recaption.pictures import read_picture
-from recaption.prefetch import map_ahead
+from recaption.open_shard import LostClaim, OpenShard
+from recaption.prepare import PreparedSample, Preparers
 from recaption.sentences import split_sentences
-from recaption.shards import Sample, Shard, find_shards, open_shard
-from recaption.table import CaptionRow, ShardStats, SourceFile, is_finished, read_stats, write_table
+from recaption.shards import Sample, find_shards
+from recaption.table import CaptionRow, ShardStats, is_finished, read_stats
+from recaption.work.claims import Claims
 
 
 @dataclass
 class RunSummary:
-    """Figures of all shards of the input, those that were finished before included."""
+    """Figures of all shards of the input, those that others finished included."""
 
     num_shards: int = 0
     num_skipped_shards: int = 0
@@ -42,13 +45,14 @@ class RunSummary:
     notes: Counter[str] = field(default_factory=Counter)
     num_bad_members: int = 0
     num_tokens: int = 0
-    #: Of this run alone: images that got a row, whatever it says.
+    #: Of this worker alone: images that got their rows, whatever these say.
     num_processed: int = 0
+    num_engine_restarts: int = 0
     seconds: float = 0.0
     images_per_second: float = 0.0
 
     def add(self, stats: ShardStats) -> None:
-        self.num_images += stats.num_rows
+        self.num_images += stats.num_images
         self.num_damaged_shards += stats.truncated
         self.status.update(stats.status)
         self.reasons.update(stats.reasons)
@@ -67,132 +71,245 @@ class RunSummary:
         return "; ".join([text, ", ".join(f"{name} {count:,}" for name, count in counts if count)])
 
 
-@dataclass(frozen=True)
-class PreparedSample:
-    """A sample as the decode threads hand it on: a request, or why there is none."""
-
-    key: str
-    sha256: str | None
-    request: CaptionRequest | None
-    failure: str | None
-    notes: list[str]
-
-
 def run(config: RunConfig) -> RunSummary:
-    """Captions all shards that are not finished yet.
+    """Captions all shards that are not finished yet, together with the workers beside this one.
 
     Raises:
         UserError: no shards, an unfit configuration, or tables of another prompt or model.
     """
-    shards = find_shards(config.input)
-    origin = caption_origin(config.engine, config.prompt, config.images)
-    output = Path(config.output)
-    output.mkdir(parents=True, exist_ok=True)
-    filters = asdict(config.filters)
-    pending = [path for path in shards if not is_finished(output, path, origin, filters)]
-    summary = RunSummary(num_shards=len(shards), num_skipped_shards=len(shards) - len(pending))
-    for path in sorted(set(shards) - set(pending)):
-        finished = read_stats(output, path.stem)
-        assert finished is not None, path
-        summary.add(finished)
-    if not pending:
-        return summary
-    write_config(config, output / "config.yaml")
-
-    engine = build_engine(config.engine, config.prompt)
-    sizes = [path.stat().st_size for path in pending]
-    try:
-        with (
-            Progress(None, "images") as progress,
-            ThreadPoolExecutor(config.num_decode_threads) as pool,
-        ):
-            for number, path in enumerate(pending):
-                with open_shard(path) as shard:
-                    if shard.index.damage is not None:
-                        print(f"warning: {path}: {shard.index.damage}", file=sys.stderr)
-                    progress.total = progress.done + shard.estimate_num_samples(sizes[number:])
-                    stats = _caption_shard(shard, engine, origin, config, pool, progress)
-                summary.add(stats)
-            summary.num_processed = progress.done
-            summary.seconds = round(progress.seconds, 3)
-            summary.images_per_second = round(progress.rate, 2)
-    finally:
-        engine.close()
-    return summary
+    worker = _Worker(config, retried=None)
+    return worker.run()
 
 
-def _caption_shard(
-    shard: Shard,
-    engine: CaptionEngine,
-    origin: CaptionOrigin,
-    config: RunConfig,
-    pool: ThreadPoolExecutor,
-    progress: Progress,
-) -> ShardStats:
-    """Writes the shard's table: one row for every key of the tar, in its order."""
-    started = time.monotonic()
-    rows: dict[str, CaptionRow] = {}
-    hashes: dict[str, str | None] = {}
-    notes = shard.count_ignored()
-
-    def read_requests() -> Iterator[CaptionRequest]:
-        prepare = partial(_prepare, shard, config.images)
-        for sample in map_ahead(pool, prepare, shard.index.samples, config.num_decoded_ahead):
-            notes.update(sample.notes)
-            hashes[sample.key] = sample.sha256
-            if sample.request is not None:
-                yield sample.request
-            else:
-                rows[sample.key] = CaptionRow(sample.key, sample.sha256, "failed", sample.failure)
-                progress.advance()
-
-    for answer in engine.caption(read_requests()):
-        rows[answer.key] = _to_row(answer, hashes[answer.key], config.filters)
-        progress.advance(note=f"shard {shard.name}")
-
-    ordered = [rows[sample.key] for sample in shard.index.samples]
-    seconds = time.monotonic() - started
-    stats = ShardStats(
-        shard=shard.name,
-        source=SourceFile.of(shard.path),
-        origin=origin,
-        filters=asdict(config.filters),
-        num_rows=len(ordered),
-        status=dict(Counter(row.status for row in ordered)),
-        reasons=dict(Counter(row.reason.split(":")[0] for row in ordered if row.reason)),
-        notes=dict(notes),
-        bad_members=[asdict(member) for member in shard.index.bad_members],
-        truncated=shard.index.damage is not None,
-        damage=shard.index.damage,
-        num_lost_bytes=shard.index.num_lost_bytes,
-        num_tokens=sum(row.num_tokens or 0 for row in ordered),
-        seconds=round(seconds, 3),
-        images_per_second=round(len(ordered) / max(seconds, 1e-9), 2),
-    )
-    write_table(Path(config.output), ordered, stats)
-    return stats
+def retry(config: RetryConfig) -> RunSummary:
+    """Asks the failed rows of finished shards again; the other rows stay as they are."""
+    return _Worker(config, retried=config.reasons).run()
 
 
-def _prepare(shard: Shard, config: ImageConfig, sample: Sample) -> PreparedSample:
-    texts = shard.read_texts(sample)
-    notes = list(texts.problems)
-    picture = read_picture(shard, sample, config)
-    if picture.decoded is None:
-        return PreparedSample(sample.key, picture.sha256, None, picture.failure, notes)
-    if picture.decoded.is_animated:
-        notes.append("animated")
-    request = CaptionRequest(sample.key, picture.decoded.image, texts.alt_text, texts.metadata)
-    return PreparedSample(sample.key, picture.sha256, request, None, notes)
+class _Worker:
+    def __init__(self, config: RunConfig, retried: list[str] | None) -> None:
+        self._config, self._retried = config, retried
+        self._output = Path(config.output)
+        self._shards = find_shards(config.input)
+        self._origins = caption_origins(config.engine, config.asked, config.images)
+        self._filters = asdict(config.filters)
+        self._summary = RunSummary(num_shards=len(self._shards))
+        # What another worker retries in the meantime is not retried again.
+        self._num_retries = {path: self._retries_of(path) for path in self._shards}
+
+    def run(self) -> RunSummary:
+        pending = [path for path in self._shards if not self._is_done(path)]
+        self._summary.num_skipped_shards = len(self._shards) - len(pending)
+        if pending:
+            self._output.mkdir(parents=True, exist_ok=True)
+            write_config(self._config, self._output / "config.yaml")
+            engine = build_engine(self._config.engine, self._config.asked)
+            try:
+                asyncio.run(self._work(pending, engine))
+            except* asyncio.CancelledError:
+                raise KeyboardInterrupt from None
+            except* UserError as errors:
+                raise errors.exceptions[0] from None
+        for path in self._shards:
+            stats = read_stats(self._output, path.stem)
+            if stats is not None:
+                self._summary.add(stats)
+        return self._summary
+
+    async def _work(self, pending: list[Path], engine: CaptionEngine) -> None:
+        preparers = Preparers(
+            self._config.num_decode_processes,
+            self._config.images,
+            hand_over=engine.sees_images
+            and any(p.shows_image for p in self._config.asked.values()),
+        )
+        _cancel_at_signals()
+        self._slots = asyncio.Semaphore(engine.max_in_flight)
+        self._engine = engine
+        self._open: set[OpenShard] = set()
+        prepared: asyncio.Queue[_Ahead | None] = asyncio.Queue(self._config.num_decoded_ahead)
+        try:
+            with Claims(self._output / "work", self._config.claims) as claims:
+                await engine.start()
+                with Progress(None, "images") as self._progress:
+                    async with asyncio.TaskGroup() as group:
+                        group.create_task(self._read_ahead(pending, claims, preparers, prepared))
+                        while (ahead := await prepared.get()) is not None:
+                            await self._ask_all(ahead, group)
+                self._summary.num_processed = self._progress.done
+                self._summary.seconds = round(self._progress.seconds, 3)
+                self._summary.images_per_second = round(self._progress.rate, 2)
+        finally:
+            for shard in self._open:
+                shard.close()
+            preparers.close()
+            await engine.close()
+            self._summary.num_engine_restarts = getattr(engine, "num_restarts", 0)
+
+    async def _read_ahead(
+        self,
+        pending: list[Path],
+        claims: Claims,
+        preparers: Preparers,
+        prepared: "asyncio.Queue[_Ahead | None]",
+    ) -> None:
+        """Puts samples into the queue in their order, each with its decoding under way."""
+        async for shard in self._take_shards(pending, claims):
+            was_complete = shard.is_complete  # no samples, or every row stood in the journals
+            for sample in shard.shard.index.samples:
+                prompts = shard.unanswered(sample)
+                if prompts:
+                    task = asyncio.create_task(preparers.prepare(shard.shard, sample))
+                    await prepared.put(_Ahead(shard, sample, prompts, task))
+            if was_complete:
+                await self._finish(shard)
+        await prepared.put(None)
+
+    async def _take_shards(self, pending: list[Path], claims: Claims) -> AsyncIterator[OpenShard]:
+        """Opens one shard after the other that nobody else has, until all are finished."""
+        while pending:
+            took_one = False
+            for path in list(pending):
+                if self._is_done(path):
+                    pending.remove(path)
+                    continue
+                claim = claims.take(path.stem)
+                if claim is None:
+                    continue
+                if self._is_done(path):  # its holder has just finished it
+                    claims.release(claim)
+                    pending.remove(path)
+                    continue
+                pending.remove(path)
+                took_one = True
+                shard = await asyncio.to_thread(
+                    OpenShard, path, claim, claims, self._config, self._origins, self._retried
+                )
+                if shard.shard.index.damage is not None:
+                    print(f"warning: {path}: {shard.shard.index.damage}", file=sys.stderr)
+                sizes = [other.stat().st_size for other in (path, *pending)]
+                self._progress.total = self._progress.done + shard.shard.estimate_num_samples(sizes)
+                self._open.add(shard)
+                yield shard
+            if pending and not took_one:
+                if not self._config.wait_for_others:
+                    return
+                await asyncio.sleep(self._config.claims.heartbeat)
+
+    async def _ask_all(self, ahead: "_Ahead", group: asyncio.TaskGroup) -> None:
+        sample = await ahead.preparing
+        if sample.failure is not None:
+            rows = [
+                CaptionRow(sample.key, sample.sha256, name, "failed", sample.failure)
+                for name in ahead.prompts
+            ]
+            await self._add(ahead.shard, rows, sample.notes)
+            return
+        remaining = set(ahead.prompts)
+        for number, name in enumerate(ahead.prompts):
+            await self._slots.acquire()
+            notes = sample.notes if number == 0 else []
+            group.create_task(self._ask(ahead.shard, sample, name, notes, remaining))
+
+    async def _ask(
+        self,
+        shard: OpenShard,
+        sample: PreparedSample,
+        prompt_id: str,
+        notes: list[str],
+        remaining: set[str],
+    ) -> None:
+        try:
+            answer = await self._answer(shard, sample, prompt_id)
+        finally:
+            self._slots.release()
+        row = _to_row(sample, prompt_id, answer, self._config.filters)
+        remaining.discard(prompt_id)
+        await self._add(shard, [row], notes, is_last=not remaining)
+
+    async def _answer(
+        self, shard: OpenShard, sample: PreparedSample, prompt_id: str
+    ) -> CaptionAnswer:
+        prompt = self._config.asked[prompt_id]
+        values = {"alt_text": sample.alt_text or ""}
+        if prompt.needs("caption"):
+            caption = shard.caption_of(sample.key)
+            if caption is None:
+                return CaptionAnswer(failure="no-caption: no ok row in the tables of `captions`")
+            values["caption"] = caption
+        image = sample.image if prompt.shows_image else None
+        text = prompt.fill_in(values)
+        request = CaptionRequest(
+            sample.key, prompt_id, text, image, sample.alt_text, sample.metadata
+        )
+        return await self._engine.answer(request)
+
+    async def _add(
+        self, shard: OpenShard, rows: list[CaptionRow], notes: list[str], is_last: bool = True
+    ) -> None:
+        shard.add(rows, notes)
+        if is_last:
+            self._progress.advance(note=f"shard {shard.shard.name}")
+        if shard.is_complete:
+            await self._finish(shard)
+
+    async def _finish(self, shard: OpenShard) -> None:
+        try:
+            await shard.finish()
+        except LostClaim:
+            print(
+                f"warning: {shard.shard.name}: another worker took this shard over, and has all "
+                "answers of this one; claims.stale_after is too short for this file system",
+                file=sys.stderr,
+            )
+        self._open.discard(shard)
+        shard.close()
+
+    def _is_done(self, path: Path) -> bool:
+        finished = is_finished(self._output, path, self._origins, self._filters)
+        if self._retried is None or not finished:
+            return finished or self._retried is not None
+        stats = read_stats(self._output, path.stem)
+        if stats is None or stats.num_retries != self._num_retries[path]:
+            return True
+        codes = self._retried or list(stats.reasons)
+        return not (stats.status.get("failed") and any(stats.reasons.get(code) for code in codes))
+
+    def _retries_of(self, path: Path) -> int:
+        stats = read_stats(self._output, path.stem)
+        return 0 if stats is None else stats.num_retries
 
 
-def _to_row(answer: CaptionAnswer, sha256: str | None, filters: FilterConfig) -> CaptionRow:
+def _cancel_at_signals() -> None:
+    """Ctrl-C, or what tells a job to stop, ends this task: claims are given back for others."""
+    task = asyncio.current_task()
+    assert task is not None
+    if threading.current_thread() is threading.main_thread():
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+
+
+@dataclass(frozen=True)
+class _Ahead:
+    """A sample whose picture is being decoded, and the prompts that it is to be asked."""
+
+    shard: OpenShard
+    sample: Sample
+    prompts: list[str]
+    preparing: "asyncio.Task[PreparedSample]"
+
+
+def _to_row(
+    sample: PreparedSample, prompt_id: str, answer: CaptionAnswer, filters: FilterConfig
+) -> CaptionRow:
     if answer.failure is not None:
-        return CaptionRow(answer.key, sha256, "failed", answer.failure)
+        return CaptionRow(sample.key, sample.sha256, prompt_id, "failed", answer.failure)
     reason = reject_reason(answer.caption, answer.finish_reason, filters)
     sentences = answer.sentences
     return CaptionRow(
-        key=answer.key,
-        sha256=sha256,
+        key=sample.key,
+        sha256=sample.sha256,
+        prompt_id=prompt_id,
         status="ok" if reason is None else "rejected",
         reason=reason,
         caption=answer.caption,

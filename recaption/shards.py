@@ -82,12 +82,17 @@ class SampleTexts:
 
 
 class Shard:
-    """An open tar: its index, and its members' bytes. Reading is safe from several threads."""
+    """An open tar: its index, and its members' bytes. Reading is safe from several threads.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: of the tar.
+        index: its index, where it is known already.
+    """
+
+    def __init__(self, path: Path, index: ShardIndex | None = None) -> None:
         self.path = path
         self.name = path.stem
-        self.index = index_shard(path)
+        self.index = index or index_shard(path)
         self._descriptor = os.open(path, os.O_RDONLY)
 
     def read(self, member: Member) -> bytes:

@@ -1,5 +1,7 @@
 """Caption tables: ``SHARD.parquet`` and ``SHARD.stats.json``, commit marker and report at once.
 
+A table has one row for each key and prompt, by the key's place in the tar, then by prompt.
+
 The table is written first and the statistics last, each whole or not at all, so a shard is finished
 exactly if its statistics exist.
 """
@@ -7,7 +9,7 @@ exactly if its statistics exist.
 import glob
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ SCHEMA = pa.schema(
         pa.field("model_revision", pa.string(), nullable=False),
         pa.field("sampling_hash", pa.string(), nullable=False),
         pa.field("caption", pa.string()),  # null where the status is `failed`
+        pa.field("raw_caption", pa.string()),  # as the model wrote it, where a filter changed it
         pa.field("sentences", pa.list_(pa.string()), nullable=False),
         pa.field("num_tokens", pa.int32()),
         pa.field("finish_reason", pa.string()),
@@ -42,13 +45,15 @@ _DAMAGED = "{} is damaged: delete it and its stats.json, and caption again"
 
 @dataclass
 class CaptionRow:
-    """What became of one key. ``status`` is ``ok``, ``rejected`` (by a filter) or ``failed``."""
+    """What became of one key and prompt: ``ok``, ``rejected`` (by a filter) or ``failed``."""
 
     key: str
     sha256: str | None
+    prompt_id: str
     status: str
     reason: str | None = None
     caption: str | None = None
+    raw_caption: str | None = None
     sentences: list[str] = field(default_factory=list)
     num_tokens: int | None = None
     finish_reason: str | None = None
@@ -82,9 +87,11 @@ class ShardStats:
 
     shard: str
     source: SourceFile
-    origin: CaptionOrigin
+    #: Where the captions of each prompt come from.
+    origins: list[CaptionOrigin]
     #: The filters' thresholds that gave the verdicts.
     filters: dict[str, Any]
+    num_images: int = 0
     num_rows: int = 0
     #: Rows of each status.
     status: dict[str, int] = field(default_factory=dict)
@@ -99,8 +106,12 @@ class ShardStats:
     damage: str | None = None
     num_lost_bytes: int = 0
     num_tokens: int = 0
+    #: Workers that had it in hand, one after the other.
+    num_attempts: int = 1
+    #: Times that failed rows were asked again after the table was written.
+    num_retries: int = 0
+    #: From the first sample that this worker read to the last answer.
     seconds: float = 0.0
-    images_per_second: float = 0.0
     table_bytes: int = 0
     table_sha256: str = ""
 
@@ -116,8 +127,9 @@ def stats_path(folder: Path, shard: str) -> Path:
 def write_table(folder: Path, rows: Iterable[CaptionRow], stats: ShardStats) -> None:
     """Writes the table, then its statistics (completed by the table's size and hash)."""
     discard_leftovers(folder, stats.shard)
-    fixed = {"shard": stats.shard, **asdict(stats.origin)}
-    table = pa.Table.from_pylist([{**asdict(row), **fixed} for row in rows], schema=SCHEMA)
+    fixed = {origin.prompt_id: asdict(origin) for origin in stats.origins}
+    lines = [{**asdict(row), **fixed[row.prompt_id], "shard": stats.shard} for row in rows]
+    table = pa.Table.from_pylist(lines, schema=SCHEMA)
     with atomic_write(table_path(folder, stats.shard)) as path:
         pq.write_table(table, path, compression="zstd")
         stats.table_bytes = path.stat().st_size
@@ -145,8 +157,9 @@ def read_stats(folder: Path, shard: str) -> ShardStats | None:
         return None
     try:
         tree = json.loads(path.read_text())
-        source, origin = SourceFile(**tree.pop("source")), CaptionOrigin(**tree.pop("origin"))
-        return ShardStats(source=source, origin=origin, **tree)
+        source = SourceFile(**tree.pop("source"))
+        origins = [CaptionOrigin(**origin) for origin in tree.pop("origins")]
+        return ShardStats(source=source, origins=origins, **tree)
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path} cannot be read ({error}): delete it to caption again") from None
 
@@ -174,7 +187,16 @@ def read_table(folder: Path, shard: str) -> pa.Table:
     return pq.read_table(path, schema=SCHEMA)
 
 
-def is_finished(folder: Path, source: Path, origin: CaptionOrigin, filters: dict[str, Any]) -> bool:
+def read_rows(folder: Path, shard: str) -> list[CaptionRow]:
+    """The rows of a finished shard. Raises: UserError: as ``read_table``."""
+    names = [field.name for field in fields(CaptionRow)]
+    rows = read_table(folder, shard).select(names).to_pylist()
+    return [CaptionRow(**row) for row in rows]
+
+
+def is_finished(
+    folder: Path, source: Path, origins: list[CaptionOrigin], filters: dict[str, Any]
+) -> bool:
     """Whether the tar ``source`` already has its table in ``folder``, made the same way.
 
     Raises:
@@ -188,11 +210,23 @@ def is_finished(folder: Path, source: Path, origin: CaptionOrigin, filters: dict
             f"{source} has changed since {table_path(folder, source.stem)} was made from it: "
             "use another output folder, or delete the table and its stats.json"
         )
-    now, then = asdict(origin) | filters, asdict(stats.origin) | stats.filters
-    changed = sorted(name for name in now.keys() | then.keys() if now.get(name) != then.get(name))
+    changed = changed_settings((origins, filters), (stats.origins, stats.filters))
     if changed:
         raise UserError(
             f"{table_path(folder, source.stem)} was made with another {' and '.join(changed)}: "
             "use another output folder, or delete its tables"
         )
     return True
+
+
+_Settings = tuple[list[CaptionOrigin], dict[str, Any]]
+
+
+def changed_settings(now: _Settings, then: _Settings) -> list[str]:
+    """What differs between origins and filters: ``prompt_id``, ``model``, a filter's key, ..."""
+    prompts_now = [origin.prompt_id for origin in now[0]]
+    if prompts_now != [origin.prompt_id for origin in then[0]]:
+        return ["prompt_id"]
+    pairs = [(asdict(a), asdict(b)) for a, b in zip(now[0], then[0], strict=True)]
+    pairs.append((now[1], then[1]))
+    return sorted({name for a, b in pairs for name in a | b if a.get(name) != b.get(name)})

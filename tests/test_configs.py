@@ -31,13 +31,15 @@ def load(path: Path, *overrides: str) -> PretrainConfig:
 @pytest.mark.parametrize("path", PROMPTS, ids=name_of)
 def test_prompts(path: Path) -> None:
     config = load_config(RunConfig, [str(path), "input=i", "output=o"])
-    assert config.prompt.id == path.stem
-    assert config.prompt.text
+    assert path.stem in config.prompts
+    assert all(prompt.text for prompt in config.prompts.values())
 
 
 def test_the_default_is_the_long_prompt() -> None:
     long = CONFIGS / "recaption/prompts/long.yaml"
-    assert load_config(RunConfig, [str(long), "input=i", "output=o"]).prompt == PromptConfig()
+    assert load_config(RunConfig, [str(long), "input=i", "output=o"]).prompts == {
+        "long": PromptConfig()
+    }
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=name_of)

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 #: Asks a command for its figures as one JSON object in the last line; see ``print_json``.
 JSON_FLAG = "--json"
+#: Stands for the names that the user gives to sections of one kind, such as prompts.
+ANY_NAME = "<name>"
 
 
 class ConfigError(UserError, ValueError):
@@ -197,7 +199,7 @@ def _merge(schema: type, config: DictConfig, tree: dict[str, Any], where: str) -
 
 def _check_keys(schema: type, tree: Any, where: str) -> None:
     known = dict(_all_keys(schema, ""))
-    for key in _given_keys(known, tree, ""):
+    for key, given in _given_keys(known, tree, ""):
         if key in known:
             continue
         name = key.split(".")[-1]
@@ -205,25 +207,45 @@ def _check_keys(schema: type, tree: Any, where: str) -> None:
             (full for full in known if nearest_name(name, [full.split(".")[-1]])), None
         )
         hint = f"did you mean {guess!r}?" if guess else f"known keys: {', '.join(known)}"
-        raise ConfigError(f"{where}: unknown key {key!r}; {hint}")
+        raise ConfigError(f"{where}: unknown key {given!r}; {hint}")
+
+
+def _sections(hint: Any) -> tuple[str, type] | None:
+    """Of a section the keys' further prefix and its dataclass; None where there is a plain value.
+
+    A dictionary of dataclasses has sections under names of the user's choice.
+    """
+    if dataclasses.is_dataclass(hint):
+        return "", cast(type, hint)
+    arguments = typing.get_args(hint)
+    if typing.get_origin(hint) is dict and dataclasses.is_dataclass(arguments[1]):
+        return f".{ANY_NAME}", cast(type, arguments[1])
+    return None
 
 
 def _all_keys(schema: type, prefix: str) -> Iterator[tuple[str, bool]]:
-    """Each key of ``schema`` and whether it is a section, which is to say a dataclass."""
+    """Each key of ``schema`` and whether it is a section."""
     hints = typing.get_type_hints(schema)
     for field in dataclasses.fields(schema):
-        is_section = dataclasses.is_dataclass(hints[field.name])
-        yield f"{prefix}{field.name}", is_section
-        if is_section:
-            yield from _all_keys(cast(type, hints[field.name]), f"{prefix}{field.name}.")
+        section = _sections(hints[field.name])
+        key = f"{prefix}{field.name}"
+        yield key, section is not None
+        if section is not None:
+            if section[0]:
+                yield f"{key}{section[0]}", True
+            yield from _all_keys(section[1], f"{key}{section[0]}.")
 
 
-def _given_keys(known: dict[str, bool], tree: Any, prefix: str) -> Iterator[str]:
+def _given_keys(
+    known: dict[str, bool], tree: Any, prefix: str, given_prefix: str = ""
+) -> Iterator[tuple[str, str]]:
+    """Each key of ``tree`` as it stands in ``known``, and as it was given."""
     for name, value in tree.items():
-        key = f"{prefix}{name}"
-        yield key
+        given = f"{given_prefix or prefix}{name}"
+        key = f"{prefix}{ANY_NAME}" if f"{prefix}{ANY_NAME}" in known else f"{prefix}{name}"
+        yield key, given
         if known.get(key) and isinstance(value, dict):
-            yield from _given_keys(known, value, f"{key}.")
+            yield from _given_keys(known, value, f"{key}.", f"{given}.")
 
 
 def _parse_override(argument: str) -> dict[str, Any]:
@@ -266,8 +288,9 @@ def _describe(schema: type, prefix: str) -> Iterator[tuple[str, str, str]]:
     hints = typing.get_type_hints(schema)
     comments = _field_comments(schema)
     for field in dataclasses.fields(schema):
-        if dataclasses.is_dataclass(hints[field.name]):
-            yield from _describe(cast(type, hints[field.name]), f"{prefix}{field.name}.")
+        section = _sections(hints[field.name])
+        if section is not None:
+            yield from _describe(section[1], f"{prefix}{field.name}{section[0]}.")
             continue
         default = field.default
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:

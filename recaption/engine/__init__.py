@@ -1,11 +1,13 @@
 """Caption engines: ``existing`` takes what the shards hold, ``vllm`` asks a model."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from recaption.common.config import check_choice
 from recaption.engine.base import CaptionAnswer, CaptionEngine, CaptionOrigin, CaptionRequest
 from recaption.engine.existing import ExistingConfig, ExistingEngine, existing_origin
-from recaption.engine.vllm import VllmConfig, VllmEngine, vllm_origin
+from recaption.engine.vllm import VllmEngine
+from recaption.engine.vllm_settings import VllmConfig, vllm_origin
 from recaption.images import ImageConfig
 from recaption.prompts import PromptConfig
 
@@ -16,7 +18,7 @@ __all__ = [
     "CaptionRequest",
     "EngineConfig",
     "build_engine",
-    "caption_origin",
+    "caption_origins",
 ]
 
 
@@ -31,17 +33,19 @@ class EngineConfig:
         check_choice("engine.name", self.name, ("vllm", "existing"))
 
 
-def caption_origin(
-    config: EngineConfig, prompt: PromptConfig, images: ImageConfig
-) -> CaptionOrigin:
-    """What the engine's captions will be, without starting it."""
+def caption_origins(
+    config: EngineConfig, prompts: Mapping[str, PromptConfig], images: ImageConfig
+) -> list[CaptionOrigin]:
+    """What the engine's captions will be, one origin a prompt, without starting it."""
     if config.name == "existing":
-        return existing_origin(config.existing, images)
-    return vllm_origin(config.vllm, prompt, images)
+        return [existing_origin(config.existing, images)]
+    return [
+        vllm_origin(config.vllm, prompt_id, prompt, images) for prompt_id, prompt in prompts.items()
+    ]
 
 
-def build_engine(config: EngineConfig, prompt: PromptConfig) -> CaptionEngine:
-    """Raises: UserError: the engine is not installed, or cannot load its model."""
+def build_engine(config: EngineConfig, prompts: Mapping[str, PromptConfig]) -> CaptionEngine:
+    """Raises: UserError: the engine's settings are wrong."""
     if config.name == "existing":
         return ExistingEngine(config.existing)
-    return VllmEngine(config.vllm, prompt)
+    return VllmEngine(config.vllm, prompts)

@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from PIL import Image
@@ -11,19 +10,22 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class CaptionRequest:
-    """One decoded image and what its shard says about it."""
+    """One question about one image, and what its shard says about it."""
 
     key: str
-    image: Image.Image
-    alt_text: str | None
-    metadata: dict[str, Any]
+    prompt_id: str
+    #: The instruction, with everything filled in.
+    prompt: str
+    #: None where the prompt shows none.
+    image: Image.Image | None
+    alt_text: str | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class CaptionAnswer:
-    """The caption of one key; ``failure`` (``code: detail``) instead where there is none."""
+    """The caption of one request; ``failure`` (``code: detail``) instead where there is none."""
 
-    key: str
     caption: str = ""
     #: Given where the source has its own sentences; else the caption is split.
     sentences: list[str] | None = None
@@ -45,11 +47,24 @@ class CaptionOrigin:
 
 
 class CaptionEngine(Protocol):
-    """Answers each request once, in any order, reading only as far ahead as it needs."""
+    """Answers requests, many at a time."""
 
-    def caption(self, requests: Iterable[CaptionRequest]) -> Iterator[CaptionAnswer]: ...
+    #: Requests that it should be given at one time.
+    max_in_flight: int
+    #: Whether it looks at the pictures.
+    sees_images: bool
 
-    def close(self) -> None: ...
+    async def start(self) -> None:
+        """Raises: UserError: it is not installed, or cannot load its model."""
+
+    async def answer(self, request: CaptionRequest) -> CaptionAnswer:
+        """The answer to one request, or why there is none.
+
+        Raises:
+            UserError: what no request can mend: no model for images, a server that is gone.
+        """
+
+    async def close(self) -> None: ...
 
 
 def hash_settings(**settings: Any) -> str:

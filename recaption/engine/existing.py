@@ -1,6 +1,5 @@
 """Captions that are already in the shards: people's descriptions, published recaption sets."""
 
-from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -32,19 +31,22 @@ def existing_origin(config: ExistingConfig, images: ImageConfig) -> CaptionOrigi
 class ExistingEngine:
     """Takes what ``config`` points at; generates nothing."""
 
+    max_in_flight = 64
+    sees_images = False
+
     def __init__(self, config: ExistingConfig) -> None:
         self.config = config
 
-    def caption(self, requests: Iterable[CaptionRequest]) -> Iterator[CaptionAnswer]:
-        for request in requests:
-            sentences = self._sentences(request)
-            if sentences:
-                caption = join_sentences(sentences)
-                yield CaptionAnswer(request.key, caption, sentences, finish_reason="stop")
-            else:
-                yield CaptionAnswer(request.key, failure=f"no-caption: {self._where()} is empty")
+    async def start(self) -> None:
+        pass
 
-    def close(self) -> None:
+    async def answer(self, request: CaptionRequest) -> CaptionAnswer:
+        sentences = self._sentences(request)
+        if not sentences:
+            return CaptionAnswer(failure=f"no-caption: {self._where()} is empty")
+        return CaptionAnswer(join_sentences(sentences), sentences, finish_reason="stop")
+
+    async def close(self) -> None:
         pass
 
     def _sentences(self, request: CaptionRequest) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from recaption.engine.vllm import TINY_LVLM
+from recaption.engine.models import TINY_LVLM
 from recaption.table import read_stats, read_table
 from tests.places import RECAPTION_PYTHON, needs_recaption_environment
 from tests.recaption.shard_files import sample, write_tar
@@ -43,7 +43,11 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     members = [member for index in range(NUM_IMAGES) for member in sample(f"k{index}", index)]
     members += [("again.jpg", members[0][1]), ("corrupt.jpg", b"\xff\xd8\xff")]
     write_tar(folder / "in/a.tar", members)
-    limits = ["prompt.sampling.max_tokens=24", "filters.keep_cut_off=true", "filters.min_words=1"]
+    limits = [
+        "prompts.long.sampling.max_tokens=24",
+        "filters.keep_cut_off=true",
+        "filters.min_words=1",
+    ]
     done = recaption(folder, *limits)
     assert done.returncode == 0, done.stderr
     return folder, json.loads(done.stdout.splitlines()[-1])
@@ -73,34 +77,50 @@ def test_the_model_looks_at_the_image(captioned: tuple[Path, dict[str, Any]]) ->
 
 
 MIXED = """
-import json
+import asyncio, json
 from dataclasses import asdict
 from PIL import Image
 from recaption.engine import CaptionRequest, EngineConfig, build_engine
 from recaption.prompts import PromptConfig, SamplingConfig
 
-engine = build_engine(EngineConfig(), PromptConfig(sampling=SamplingConfig(max_tokens=8)))
-images = {"a": Image.new("RGB", (9, 9)), "bad": "no image", "b": Image.new("RGB", (500, 20))}
-requests = [CaptionRequest(key, image, None, {}) for key, image in images.items()]
-print(json.dumps([asdict(answer) for answer in engine.caption(requests)]))
-engine.close()
+PROMPTS = {"long": PromptConfig(sampling=SamplingConfig(max_tokens=8))}
+IMAGES = {"a": Image.new("RGB", (9, 9)), "bad": "no image", "b": Image.new("RGB", (500, 20))}
+
+async def ask():
+    engine = build_engine(EngineConfig(), PROMPTS)
+    await engine.start()
+    requests = [CaptionRequest(key, "long", "Describe.", image) for key, image in IMAGES.items()]
+    answers = await asyncio.gather(*(engine.answer(request) for request in requests))
+    await engine.close()
+    return {key: asdict(answer) for key, answer in zip(IMAGES, answers)}
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(ask())))
 """
 ALL_BAD = """
+import asyncio
 from recaption.common.config import run_command
 from recaption.engine import CaptionRequest, EngineConfig, build_engine
 from recaption.prompts import PromptConfig
 
-engine = build_engine(EngineConfig(), PromptConfig())
-requests = [CaptionRequest(str(number), "no image", None, {}) for number in range(100)]
-print(run_command(lambda _: len(list(engine.caption(requests))), []))
-engine.close()
+async def ask():
+    engine = build_engine(EngineConfig(), {"long": PromptConfig()})
+    await engine.start()
+    try:
+        for number in range(100):
+            await engine.answer(CaptionRequest(str(number), "long", "Describe.", "no image"))
+    finally:
+        await engine.close()
+
+if __name__ == "__main__":
+    print(run_command(lambda _: asyncio.run(ask()), []))
 """
 
 
 def test_a_prompt_that_the_engine_refuses_fails_alone() -> None:
     done = subprocess.run([str(RECAPTION_PYTHON), "-c", MIXED], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    answers = {answer["key"]: answer for answer in json.loads(done.stdout.splitlines()[-1])}
+    answers = json.loads(done.stdout.splitlines()[-1])
     assert answers["bad"]["failure"].startswith("prompt-refused: ")
     assert answers["a"]["failure"] is None and answers["b"]["failure"] is None
     assert answers["a"]["num_tokens"] >= 1 and answers["b"]["num_tokens"] >= 1
@@ -115,7 +135,7 @@ def test_a_model_that_refuses_every_image_stops_the_run() -> None:
 @pytest.mark.parametrize(
     ("override", "words"),
     [
-        ("prompt.sampling.top_p=0", ["prompt.sampling", "top_p"]),
+        ("prompts.long.sampling.top_p=0", ["prompts.long.sampling", "top_p"]),
         ("engine.vllm.kwargs.max_num_seq=4", ["max_num_seq", "'max_num_seqs'"]),
     ],
 )

@@ -26,11 +26,11 @@ def test_the_last_line_is_json_when_asked(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["run", "input=a", "output=b", "prompt.ids=x"], "did you mean 'prompt.id'?"),
+        (["run", "input=a", "output=b", "prompt.ids=x"], "did you mean 'prompts'?"),
         (["run", "output=b"], "input has no default"),
         (["run", "input=nowhere", "output=b"], "no such folder"),
         (["pack", "shards=nowhere", "output=b"], "no such folder"),
-        (["paint"], "use run or pack"),
+        (["paint"], "use run or retry or pack"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(arguments: list[str], message: str) -> None:
@@ -43,7 +43,7 @@ def test_help_lists_every_key() -> None:
     assert "run" in recaption("--help").stdout
     done = recaption("run", "--help")
     assert done.returncode == 0
-    assert "engine.vllm.max_in_flight=256" in done.stdout and "Images held" in done.stdout
+    assert "engine.vllm.max_in_flight=256" in done.stdout and "Requests held" in done.stdout
 
 
 def test_captioning_needs_no_torch_but_the_engines() -> None:

@@ -161,7 +161,7 @@ def slow_shards(tmp_path: Path) -> Path:
 def start(shards: Path, tables: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "recaption", "run", "engine.name=existing"]
     return subprocess.Popen(
-        [*command, f"input={shards}", f"output={tables}", "num_decode_threads=1"],
+        [*command, f"input={shards}", f"output={tables}", "num_decode_processes=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
     )

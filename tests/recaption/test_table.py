@@ -21,8 +21,10 @@ from recaption.table import (
 ORIGIN = CaptionOrigin("long", "tiny", "abc", "123")
 FILTERS = {"min_words": 3}
 ROWS = [
-    CaptionRow("a", "00", "ok", None, "A dog. A cat.", ["A dog.", "A cat."], 7, "stop"),
-    CaptionRow("b", None, "failed", "no-image: in tar"),
+    CaptionRow(
+        "a", "00", "long", "ok", None, "A dog. A cat.", None, ["A dog.", "A cat."], 7, "stop"
+    ),
+    CaptionRow("b", None, "long", "failed", "no-image: in tar"),
 ]
 
 
@@ -34,7 +36,7 @@ def source(tmp_path: Path) -> Path:
 
 
 def write(source: Path, rows: list[CaptionRow] = ROWS) -> None:
-    write_table(source.parent, rows, ShardStats("s", SourceFile.of(source), ORIGIN, FILTERS))
+    write_table(source.parent, rows, ShardStats("s", SourceFile.of(source), [ORIGIN], FILTERS))
 
 
 def test_round_trip(source: Path) -> None:
@@ -51,6 +53,7 @@ def test_round_trip(source: Path) -> None:
         "model_revision": "abc",
         "sampling_hash": "123",
         "caption": "A dog. A cat.",
+        "raw_caption": None,
         "sentences": ["A dog.", "A cat."],
         "num_tokens": 7,
         "finish_reason": "stop",
@@ -59,24 +62,24 @@ def test_round_trip(source: Path) -> None:
     }
     assert second["caption"] is None and second["sentences"] == []
     stats = read_stats(source.parent, "s")
-    assert stats is not None and stats.origin == ORIGIN
+    assert stats is not None and stats.origins == [ORIGIN]
     assert stats.table_bytes == table_path(source.parent, "s").stat().st_size
 
 
 def test_a_failed_write_leaves_nothing(source: Path) -> None:
-    bad = CaptionRow("a", "00", "ok", num_tokens="many")  # type: ignore[arg-type]
+    bad = CaptionRow("a", "00", "long", "ok", num_tokens="many")  # type: ignore[arg-type]
     with pytest.raises(Exception, match="many"):
         write(source, [bad])
     assert list(source.parent.iterdir()) == [source]
-    assert not is_finished(source.parent, source, ORIGIN, FILTERS)
+    assert not is_finished(source.parent, source, [ORIGIN], FILTERS)
 
 
 def test_the_statistics_are_the_commit_marker(source: Path) -> None:
-    assert not is_finished(source.parent, source, ORIGIN, FILTERS)
+    assert not is_finished(source.parent, source, [ORIGIN], FILTERS)
     write(source)
-    assert is_finished(source.parent, source, ORIGIN, FILTERS)
+    assert is_finished(source.parent, source, [ORIGIN], FILTERS)
     stats_path(source.parent, "s").unlink()
-    assert not is_finished(source.parent, source, ORIGIN, FILTERS)
+    assert not is_finished(source.parent, source, [ORIGIN], FILTERS)
     with pytest.raises(UserError, match="not finished"):
         read_table(source.parent, "s")
 
@@ -85,18 +88,18 @@ def test_a_table_made_otherwise_is_not_taken_for_this_one(source: Path) -> None:
     write(source)
     with pytest.raises(UserError, match="another model and sampling_hash: use another output"):
         other = replace(ORIGIN, model="large", sampling_hash="456")
-        is_finished(source.parent, source, other, FILTERS)
+        is_finished(source.parent, source, [other], FILTERS)
     with pytest.raises(UserError, match="another min_words"):
-        is_finished(source.parent, source, ORIGIN, {"min_words": 5})
+        is_finished(source.parent, source, [ORIGIN], {"min_words": 5})
 
 
 def test_a_source_is_told_by_content_where_its_time_differs(source: Path) -> None:
     write(source)
     source.write_bytes(b"content")
-    assert is_finished(source.parent, source, ORIGIN, FILTERS)
+    assert is_finished(source.parent, source, [ORIGIN], FILTERS)
     source.write_bytes(b"CONTENT")
     with pytest.raises(UserError, match="has changed since"):
-        is_finished(source.parent, source, ORIGIN, FILTERS)
+        is_finished(source.parent, source, [ORIGIN], FILTERS)
 
 
 def test_a_damaged_table_or_marker_is_an_error(source: Path) -> None:
@@ -109,7 +112,7 @@ def test_a_damaged_table_or_marker_is_an_error(source: Path) -> None:
             read_table(source.parent, "s")
     stats_path(source.parent, "s").write_text("{}")
     with pytest.raises(UserError, match="cannot be read"):
-        is_finished(source.parent, source, ORIGIN, FILTERS)
+        is_finished(source.parent, source, [ORIGIN], FILTERS)
 
 
 def test_leftovers_of_a_killed_run_are_removed(source: Path) -> None:

@@ -228,7 +228,11 @@ def test_the_documented_command_writes_a_model_that_vllm_serves(tmp_path: Path) 
         [
             *(RECAPTION_PYTHON, "-m", "recaption", "run", "--json", f"input={shards}"),
             *(f"output={tmp_path / 'tables'}", f"engine.vllm.model={model}"),
-            *("prompt.sampling.max_tokens=8", "filters.keep_cut_off=true", "filters.min_words=0"),
+            *(
+                "prompts.long.sampling.max_tokens=8",
+                "filters.keep_cut_off=true",
+                "filters.min_words=0",
+            ),
         ]
     )
     assert json.loads(captioned.stdout.splitlines()[-1])["num_tokens"] > 0

@@ -1,3 +1,5 @@
+import asyncio
+
 import pytest
 from PIL import Image
 
@@ -12,8 +14,8 @@ IMAGE = Image.new("RGB", (4, 4))
 def answer(
     config: ExistingConfig, alt_text: str | None = None, **metadata: object
 ) -> CaptionAnswer:
-    (only,) = ExistingEngine(config).caption([CaptionRequest("k", IMAGE, alt_text, metadata)])
-    return only
+    request = CaptionRequest("k", "existing", "", IMAGE, alt_text, metadata)
+    return asyncio.run(ExistingEngine(config).answer(request))
 
 
 def test_takes_the_list_of_sentences() -> None:

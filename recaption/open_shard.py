@@ -1,0 +1,160 @@
+"""A shard in hand: what is answered of it, and its table when all is."""
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from recaption.config import RunConfig
+from recaption.engine import CaptionOrigin
+from recaption.shards import Sample, Shard
+from recaption.table import (
+    CaptionRow,
+    ShardStats,
+    SourceFile,
+    read_rows,
+    read_stats,
+    write_table,
+)
+from recaption.work.claims import Claim, Claims
+from recaption.work.journal import (
+    Journal,
+    JournalEntry,
+    discard_journals,
+    journal_paths,
+    read_journals,
+)
+
+
+class LostClaim(Exception):
+    """Another worker has taken the shard over, as this one gave no sign of life for long."""
+
+
+class OpenShard:
+    """Collects the rows of a shard, keeping each in the worker's journal as it comes.
+
+    Args:
+        path: the tar.
+        claim: this worker's.
+        claims: where it stands.
+        config: of the run.
+        origins: where captions come from, one a prompt.
+        retried: codes of failures to ask again in a shard that is finished; None for a shard that
+            is not.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        claim: Claim,
+        claims: Claims,
+        config: RunConfig,
+        origins: list[CaptionOrigin],
+        retried: list[str] | None = None,
+    ) -> None:
+        self.shard = Shard(path)
+        self.claim = claim
+        self._claims, self._config, self._origins = claims, config, origins
+        self._work = Path(config.output) / "work"
+        self._started = time.monotonic()
+        before = read_stats(Path(config.output), path.stem) if retried is not None else None
+        self._num_retries = 0 if before is None else before.num_retries + 1
+        self._notes_before = Counter[str]() if before is None else Counter(before.notes)
+        settings: dict[str, Any] = {
+            "size": path.stat().st_size,
+            "mtime_ns": path.stat().st_mtime_ns,
+            "origins": [asdict(origin) for origin in origins],
+            "filters": asdict(config.filters),
+            "num_retries": self._num_retries,
+        }
+        self._num_attempts = len(journal_paths(self._work, path.stem)) + 1
+        self._entries = read_journals(self._work, path.stem, settings)
+        if before is not None:
+            for row in read_rows(Path(config.output), path.stem):
+                code = (row.reason or "").split(":")[0]
+                if row.status != "failed" or (retried and code not in retried):
+                    self._entries.setdefault((row.key, row.prompt_id), JournalEntry(row))
+        self._journal = Journal(self._work, path.stem, claims.worker, settings)
+        self._captions = self._read_captions()
+
+    def unanswered(self, sample: Sample) -> list[str]:
+        """The prompts that have no row for this sample yet."""
+        return [name for name in self._config.asked if (sample.key, name) not in self._entries]
+
+    def caption_of(self, key: str) -> str | None:
+        """The caption that a prompt of captions builds on."""
+        return self._captions.get(key)
+
+    def add(self, rows: list[CaptionRow], notes: list[str]) -> None:
+        """``notes`` are those of the sample, given with one of its rows."""
+        entries = [JournalEntry(row) for row in rows]
+        entries[0].notes = notes
+        self._journal.add(entries)
+        for entry in entries:
+            self._entries[entry.row.key, entry.row.prompt_id] = entry
+
+    @property
+    def is_complete(self) -> bool:
+        return len(self._entries) == len(self.shard.index.samples) * len(self._config.asked)
+
+    async def finish(self) -> ShardStats:
+        """Writes the table and gives the claim back.
+
+        Raises:
+            LostClaim: another worker has the shard now, and nothing was written.
+        """
+        return await asyncio.to_thread(self._finish)
+
+    def close(self) -> None:
+        self._journal.close()
+        self.shard.close()
+
+    def _finish(self) -> ShardStats:
+        index = self.shard.index
+        entries = [
+            self._entries[sample.key, name]
+            for sample in index.samples
+            for name in self._config.asked
+        ]
+        rows = [entry.row for entry in entries]
+        notes = self._notes_before or self.shard.count_ignored()
+        if not self._num_retries:
+            for entry in entries:
+                notes.update(entry.notes)
+        stats = ShardStats(
+            shard=self.shard.name,
+            source=SourceFile.of(self.shard.path),
+            origins=self._origins,
+            filters=asdict(self._config.filters),
+            num_images=len(index.samples),
+            num_rows=len(rows),
+            status=dict(Counter(row.status for row in rows)),
+            reasons=dict(Counter(row.reason.split(":")[0] for row in rows if row.reason)),
+            notes=dict(notes),
+            bad_members=[asdict(member) for member in index.bad_members],
+            truncated=index.damage is not None,
+            damage=index.damage,
+            num_lost_bytes=index.num_lost_bytes,
+            num_tokens=sum(row.num_tokens or 0 for row in rows),
+            num_attempts=self._num_attempts,
+            num_retries=self._num_retries,
+            seconds=round(time.monotonic() - self._started, 3),
+        )
+        if not self._claims.is_mine(self.claim):
+            raise LostClaim
+        write_table(Path(self._config.output), rows, stats)
+        discard_journals(self._work, self.shard.name)
+        self._claims.release(self.claim)
+        return stats
+
+    def _read_captions(self) -> dict[str, str]:
+        if not self._config.captions:
+            return {}
+        rows = read_rows(Path(self._config.captions), self.shard.name)
+        return {
+            row.key: row.caption
+            for row in rows
+            if row.status == "ok" and row.caption and row.prompt_id == self._config.captions_prompt
+        }
