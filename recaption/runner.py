@@ -179,8 +179,7 @@ def _prepare(shard: Shard, config: ImageConfig, sample: Sample) -> PreparedSampl
     picture = read_picture(shard, sample, config)
     if picture.decoded is None:
         return PreparedSample(sample.key, picture.sha256, None, picture.failure, notes)
-    if picture.decoded.is_animated:
-        notes.append("animated")
+    notes.extend(picture.decoded.notes)
     request = CaptionRequest(sample.key, picture.decoded.image, texts.alt_text, texts.metadata)
     return PreparedSample(sample.key, picture.sha256, request, None, notes)
 

@@ -101,7 +101,7 @@ def test_a_decompression_bomb_is_not_decoded(side: int) -> None:
 def test_bad_bytes_have_a_reason() -> None:
     whole = to_bytes(picture(size=(400, 300)))
     assert_reason(b"", "empty-image")
-    assert_reason(b"<html>not found</html>", "corrupt-image")
+    assert_reason(b"\x80no image", "corrupt-image")
     assert_reason(whole[: len(whole) // 2], "corrupt-image")
     png = bytearray(to_bytes(picture(), "PNG"))
     png[60:90] = bytes(30)
@@ -118,7 +118,7 @@ def test_any_damage_is_a_bad_image_and_nothing_else() -> None:
             try:
                 decode(damaged.tobytes())
             except BadImageError as error:
-                assert error.code in ("corrupt-image", "too-many-pixels")
+                assert error.code in ("corrupt-image", "too-many-pixels", "too-elongated")
 
 
 def test_max_side_scales_down_and_never_up() -> None:
