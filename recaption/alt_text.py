@@ -21,7 +21,7 @@ MAX_WORD_CHARACTERS = 60
 _TAG = re.compile(r"<<[^<>]{1,64}>>|<[^<>\s]{1,64}>|<[^<>\s\d][^<>]{0,200}>")
 #: `[INST]`, `[/INST]`, `[IMG_BREAK]`.
 _MARK = re.compile(r"\[/?[A-Z][A-Z_]{2,}\]")
-#: `USER:`, `### Assistant:`, `system:` as wide letters; the words may stay, the colon makes them a role.
+#: `USER:`, `### Assistant:`, also with a wide colon: the colon makes a word a role, so it goes.
 _ROLE = re.compile(
     r"(?i)(?<!\w)(system|user|assistant|human|gpt|model|instruction|input|response)\s*[:\uff1a]"
 )

@@ -6,6 +6,8 @@ The decoder may try only formats that the web shows; the extension in a tar is o
 import importlib.util
 from collections.abc import Iterator
 
+from PIL import features
+
 FORMATS: tuple[str, ...] = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "AVIF", "TIFF")
 if importlib.util.find_spec("pi_heif") is not None:
     import pi_heif
@@ -20,17 +22,19 @@ ANIMATED_FORMATS = ("GIF", "PNG", "WEBP", "AVIF")
 MAX_SCANNED_PIXELS = 2_000_000_000
 #: Chunks of a PNG; Pillow takes 5 microseconds for each.
 MAX_PNG_CHUNKS = 100_000
+#: What reads a format where it is not read.
+DECODERS = {"HEIF": "pip install pi-heif", "AVIF": "pip install 'pillow>=11.3'"}
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 #: The chunks of a PNG that decide how its pixels look, or how many pictures there are.
 PNG_PIXEL_CHUNKS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"eXIf", b"acTL", b"fcTL"}
 
 #: (offset, bytes there, what it is); the first that fits.
 SIGNATURES = (
-    (4, b"ftyphei", "HEIC: pip install pi-heif"),
-    (4, b"ftyphev", "HEIC: pip install pi-heif"),
-    (4, b"ftypmif1", "HEIF: pip install pi-heif"),
-    (4, b"ftypmsf1", "HEIF: pip install pi-heif"),
-    (4, b"ftypavi", "AVIF: pip install 'pillow>=11.3'"),
+    (4, b"ftyphei", "HEIF"),
+    (4, b"ftyphev", "HEIF"),
+    (4, b"ftypmif1", "HEIF"),
+    (4, b"ftypmsf1", "HEIF"),
+    (4, b"ftypavi", "AVIF"),
     (4, b"ftyp", "a video (MP4 or QuickTime)"),
     (0, b"\x1a\x45\xdf\xa3", "a video (WebM or Matroska)"),
     (0, b"\xff\x0a", "JPEG XL"),
@@ -50,11 +54,19 @@ class SlowImageError(Exception):
     """The picture is small enough, yet reading it would take very long."""
 
 
+def readable_formats() -> set[str]:
+    """Those of ``FORMATS`` that the installed libraries read."""
+    return {name for name in FORMATS if name != "AVIF" or features.check("avif")}
+
+
 def name_format(data: bytes) -> str | None:
-    """What bytes are that are no picture of ``FORMATS``; None where it cannot be told."""
+    """What bytes are that are no picture of ``FORMATS``; None for a damaged one, and for noise."""
     for offset, signature, name in SIGNATURES:
         if data[offset : offset + len(signature)] == signature:
-            return name
+            decoder = DECODERS.get(name)
+            if decoder is None:
+                return name
+            return None if name in readable_formats() else f"{name}: {decoder}"
     head = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n\0").lower()
     if b"<svg" in head:
         return "SVG, a drawing without pixels"

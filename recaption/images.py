@@ -91,7 +91,7 @@ def decode_image(data: bytes, config: ImageConfig) -> DecodedImage:
     except UnidentifiedImageError:
         name = name_format(data)
         if name is None:
-            raise BadImageError("corrupt-image", "no known image format") from None
+            raise BadImageError("corrupt-image", "no image, or damaged at its beginning") from None
         raise BadImageError("unsupported-format", name) from None
     except Exception as error:  # Pillow's plugins raise nearly anything on damaged bytes.
         raise BadImageError("corrupt-image", f"{type(error).__name__}: {error}") from None
