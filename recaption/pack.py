@@ -219,7 +219,7 @@ def _pack_sample(
         return Packed(sample.key, reason=str(error))
 
     texts = shard.read_texts(sample)
-    notes = [*texts.problems, *(["animated"] if picture.decoded.is_animated else [])]
+    notes = [*texts.problems, *picture.decoded.notes]
     captions: dict[str, list[str]] = {}
     if texts.alt_text:
         captions[RAW] = split_sentences(texts.alt_text)

@@ -3,7 +3,13 @@
 import hashlib
 from dataclasses import dataclass
 
-from recaption.images import BadImageError, DecodedImage, ImageConfig, decode_image
+from recaption.images import (
+    BadImageError,
+    DecodedImage,
+    ImageConfig,
+    check_num_bytes,
+    decode_image,
+)
 from recaption.shards import Sample, Shard
 
 
@@ -11,7 +17,7 @@ from recaption.shards import Sample, Shard
 class Picture:
     """``decoded``, or why there is nothing (``code: detail``)."""
 
-    #: Of the bytes as they were on the web; None where there are none.
+    #: Of the bytes as they were on the web; None where there are none, or too many to read.
     sha256: str | None = None
     decoded: DecodedImage | None = None
     failure: str | None = None
@@ -20,11 +26,12 @@ class Picture:
 def read_picture(shard: Shard, sample: Sample, config: ImageConfig) -> Picture:
     """Never raises for a bad picture; its failure says what is wrong with it."""
     if sample.image is None:
-        reason = "image-cut-off: the tar ends inside it" if sample.cut_off else "no-image: in tar"
-        return Picture(failure=reason)
-    data = shard.read(sample.image)
-    sha256 = hashlib.sha256(data).hexdigest()
+        return Picture(failure=sample.image_failure or "no-image: in tar")
+    sha256 = None
     try:
+        check_num_bytes(sample.image.size, config)
+        data = shard.read(sample.image)
+        sha256 = hashlib.sha256(data).hexdigest()
         return Picture(sha256, decode_image(data, config))
     except BadImageError as error:
         return Picture(sha256, failure=str(error))

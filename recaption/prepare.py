@@ -18,6 +18,7 @@ from typing import Any
 
 from PIL import Image
 
+from recaption.alt_text import gives_orders
 from recaption.common.processes import end_with_parent
 from recaption.images import ImageConfig
 from recaption.pictures import read_picture
@@ -44,8 +45,9 @@ def prepare(shard: Shard, config: ImageConfig, sample: Sample) -> PreparedSample
     picture = read_picture(shard, sample, config)
     if picture.decoded is None:
         return PreparedSample(sample.key, picture.sha256, failure=picture.failure, notes=notes)
-    if picture.decoded.is_animated:
-        notes.append("animated")
+    notes.extend(picture.decoded.notes)
+    if texts.alt_text and gives_orders(texts.alt_text):
+        notes.append("alt-text-gives-orders")
     return PreparedSample(
         sample.key,
         picture.sha256,

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from recaption.alt_text import clean_alt_text
 from recaption.common.config import UserError, write_config
 from recaption.common.progress import Progress
 from recaption.config import RetryConfig, RunConfig
@@ -231,7 +232,7 @@ class _Worker:
         self, shard: OpenShard, sample: PreparedSample, prompt_id: str
     ) -> CaptionAnswer:
         prompt = self._config.asked[prompt_id]
-        values = {"alt_text": sample.alt_text or ""}
+        values = {"alt_text": clean_alt_text(sample.alt_text or "")}
         if prompt.needs("caption"):
             caption = shard.caption_of(sample.key)
             if caption is None:

@@ -14,18 +14,24 @@ import os
 import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from recaption.common.config import UserError
+from recaption.tar_files import LINK_TYPES, BoundedTarInfo, damage_at, name_compression
 
-IMAGE_EXTENSIONS = ("jpg", "jpeg", "png", "webp", "gif", "bmp")
-BLOCK = tarfile.BLOCKSIZE
-#: More zeros than any archiver pads a tar with: space for data that never arrived.
-MAX_PADDING = 2**20
+#: Every format of the web, readable or not: what cannot be read is a row that says so.
+IMAGE_EXTENSIONS = (
+    *("jpg", "jpeg", "jfif", "png", "apng", "webp", "gif", "bmp", "avif", "heic", "heif"),
+    *("tif", "tiff", "svg", "jxl", "jp2", "ico"),
+)
 #: Longer alt texts are cut; no page describes one picture with more.
 MAX_TEXT_BYTES = 2**16
+#: Larger metadata are not read.
+MAX_JSON_BYTES = 2**24
+#: Of a name as it is printed and stored; others would break lines and terminals.
+ESCAPED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))}
 
 
 @dataclass(frozen=True)
@@ -39,13 +45,14 @@ class Member:
 
 @dataclass
 class Sample:
-    """The members that share one key. ``cut_off`` says that the image's end is missing."""
+    """The members that share one key, wherever in the tar they stand."""
 
     key: str
     image: Member | None = None
     text: Member | None = None
     json: Member | None = None
-    cut_off: bool = False
+    #: Why there is no image though the tar names one; ``code: detail``.
+    image_failure: str | None = None
 
 
 @dataclass(frozen=True)
@@ -104,13 +111,15 @@ class Shard:
         if sample.text is None:
             texts.problems.append("text-missing")
         else:
-            data = self.read(sample.text)
-            is_cut = len(data) > MAX_TEXT_BYTES
+            is_cut = sample.text.size > MAX_TEXT_BYTES
+            data = self.read(replace(sample.text, size=min(sample.text.size, MAX_TEXT_BYTES)))
             if is_cut:
                 texts.problems.append("text-cut")
-            text = _to_text(data[:MAX_TEXT_BYTES], "text", texts.problems, is_cut)
+            text = _to_text(data, "text", texts.problems, is_cut)
             texts.alt_text = text.strip()
-        if sample.json is not None:
+        if sample.json is not None and sample.json.size > MAX_JSON_BYTES:
+            texts.problems.append("json-too-large")
+        elif sample.json is not None:
             content = _to_text(self.read(sample.json), "json", texts.problems)
             try:
                 metadata = json.loads(content)
@@ -192,72 +201,68 @@ def index_shard(path: Path) -> ShardIndex:
     num_bytes = path.stat().st_size
     end = 0
     try:
-        with tarfile.open(path, "r:") as tar:
+        with tarfile.open(path, "r:", tarinfo=BoundedTarInfo) as tar:
             for info in tar:
-                if info.size < 0:  # `tarfile` might read the same header for ever
+                if info.size < 0 or tar.offset <= end < num_bytes:
+                    # `tarfile` might read the same header for ever
                     raise tarfile.ReadError(f"a member of {info.size} bytes")
                 _add_member(info, num_bytes, samples, index)
                 end = min(tar.offset, num_bytes)
-        index.damage = _damage_at(path, tar.offset, num_bytes)
+        index.damage = damage_at(path, tar.offset, num_bytes)
     except (tarfile.TarError, ValueError, OverflowError) as error:
         index.damage = f"cannot be read as a tar after byte {end}: {error}"
+        compression = None if end else name_compression(path)
+        if compression is not None:
+            index.damage = f"it is compressed by {compression}: unpack it to a plain tar first"
     if index.damage is not None:
         index.num_lost_bytes = num_bytes - end
     index.samples = list(samples.values())
     return index
 
 
-def _damage_at(path: Path, end: int, num_bytes: int) -> str | None:
-    """``tarfile`` takes an early end or a broken header for the end; a whole tar ends in zeros."""
-    with path.open("rb") as file:
-        file.seek(end)
-        block = file.read(BLOCK)
-        if len(block) < BLOCK:
-            return f"ends too early, at byte {num_bytes}"
-        if block.strip(b"\0"):
-            return f"unreadable header at byte {end}"
-        while chunk := file.read(MAX_PADDING):
-            if chunk.strip(b"\0"):
-                return f"more data behind the end of the archive at byte {end}"
-    if num_bytes - end > MAX_PADDING:
-        return f"nothing but zeros from byte {end} to {num_bytes}"
-    return None
-
-
 def _add_member(
     info: tarfile.TarInfo, num_bytes: int, samples: dict[str, Sample], index: ShardIndex
 ) -> None:
+    if info.isdir():
+        return
     name = storable_name(info.name).removeprefix("./")
     folder, _, base = name.rpartition("/")
     stem, _, extension = base.partition(".")
-    if info.isdir():
-        return
-    if not info.isreg() or info.issparse():
-        index.bad_members.append(BadMember(name, "not a regular file"))
-        return
     extension = extension.lower()
     # `KEY.masks.png` has the extension `masks.png`: it belongs to the key but is not its image.
     kind = "image" if extension in IMAGE_EXTENSIONS else {"txt": "text"}.get(extension, extension)
+    is_file = info.isreg() and not info.issparse()
     if kind not in ("image", "text", "json") or not stem:
+        if not is_file:
+            index.bad_members.append(BadMember(name, "not a regular file"))
+            return
         first, dot, last = extension.rpartition(".")
         # Of `KEY.0.5.jpg` each key would have an extension of its own.
         index.ignored[("*" if first else "") + dot + last] += 1
         return
     key = f"{folder}/{stem}" if folder else stem
     sample = samples.setdefault(key, Sample(key))
+    if not is_file:
+        what = LINK_TYPES.get(info.type, "a sparse file" if info.issparse() else "no file")
+        index.bad_members.append(BadMember(name, f"not a regular file but {what}"))
+        if kind == "image" and sample.image_failure is None:
+            sample.image_failure = f"not-a-file: the image is {what}"
+        return
     if getattr(sample, kind) is not None:
         index.bad_members.append(BadMember(name, "duplicate key"))
         return
     if info.offset_data + info.size > num_bytes:
         index.bad_members.append(BadMember(name, "cut off with the tar"))
-        sample.cut_off = sample.cut_off or kind == "image"
+        if kind == "image":
+            sample.image_failure = "image-cut-off: the tar ends inside it"
         return
     setattr(sample, kind, Member(name, info.offset_data, info.size))
 
 
 def storable_name(name: str) -> str:
-    """A member's name as a table can store it: bytes that are not UTF-8 become ``\\xe9``."""
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """A member's name on one line of valid text: other bytes and control marks as ``\\xe9``."""
+    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return text.translate(ESCAPED)
 
 
 def valid_text(text: str) -> str:

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from recaption.images import BadImageError, ImageConfig, decode_image, encode_image
+from recaption.common.config import ConfigError
+from recaption.images import BadImageError, ImageConfig, decode_image, encode_image, fit_size
 from tests.recaption.shard_files import picture, to_bytes
+from tests.recaption.torture_images import HEIC, oriented, png, ycck_of_red
 
 CONFIG = ImageConfig()
 
@@ -68,11 +70,61 @@ def test_of_an_animation_the_first_frame_is_taken_and_it_is_told(form: str) -> N
     assert not decode_image(to_bytes(frames[0], form), CONFIG).is_animated
 
 
-def test_the_orientation_is_applied() -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned a quarter clockwise
-    data = to_bytes(picture(), "PNG", exif=exif)
-    assert np.array_equal(decode(data), np.rot90(np.asarray(picture()), k=-1))
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_orientation_is_applied(orientation: int) -> None:
+    data = oriented(orientation, "PNG")
+    assert np.array_equal(decode(data), np.asarray(picture()))
+    half = decode(data, ImageConfig(max_side=20))
+    assert half.shape == (15, 20, 3)
+    expected = np.asarray(picture().resize((20, 15), Image.Resampling.BOX)).astype(int)
+    assert abs(half - expected).mean() < 20
+
+
+def test_ycck_and_16_bits_a_channel() -> None:
+    assert np.allclose(decode(ycck_of_red()), [255, 0, 0], atol=3)
+    row = b"\0" + struct.pack(">6H", 65535, 257 * 100, 0, 0, 0, 65535)
+    assert decode(png(2, 1, 16, row)).tolist() == [[[255, 100, 0], [0, 0, 255]]]
+
+
+@pytest.mark.parametrize("form", ["AVIF", "HEIF"])
+def test_formats_of_cameras_and_of_the_web(form: str) -> None:
+    data = HEIC if form == "HEIF" else to_bytes(picture(), form, quality=90)
+    assert abs(decode(data) - np.asarray(picture())).mean() < 6
+
+
+def test_what_is_no_picture_is_named() -> None:
+    for data, words in (
+        (b"\xef\xbb\xbf\n<!DOCTYPE html><p>gone</p>", "an HTML page"),
+        (b"<?xml version='1.0'?><!-- x --><svg width='1'/>", "SVG"),
+        (b'{"code": 404}', "JSON"),
+        (b"\0\0\0\x0cJXL \r\n", "JPEG XL"),
+        (b"Forbidden", "text"),
+    ):
+        with pytest.raises(BadImageError, match=f"^unsupported-format: .*{words}"):
+            decode_image(data, CONFIG)
+
+
+@pytest.mark.parametrize(("data", "decoder"), [(HEIC, "pi-heif"), (b"\0\0\0 ftypavif", "pillow")])
+def test_a_missing_decoder_is_named(
+    data: bytes, decoder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("recaption.images.FORMATS", ("JPEG", "PNG"))
+    monkeypatch.setattr("recaption.image_formats.FORMATS", ("JPEG", "PNG"))
+    with pytest.raises(BadImageError, match=f"unsupported-format: .*pip install .*{decoder}"):
+        decode_image(data, CONFIG)
+
+
+def test_a_file_with_too_many_bytes_is_not_read() -> None:
+    data = to_bytes(picture())
+    assert_reason(data, "too-many-bytes", ImageConfig(max_bytes=len(data) - 1))
+    assert decode(data, ImageConfig(max_bytes=len(data))).shape == (30, 40, 3)
+
+
+def test_how_elongated_a_picture_may_be() -> None:
+    data = to_bytes(picture(size=(401, 2)), "PNG")
+    assert_reason(data, "too-elongated")
+    assert decode(data, ImageConfig(max_aspect_ratio=0)).shape == (2, 401, 3)
+    assert decode(to_bytes(picture(size=(400, 2)), "PNG")).shape == (2, 400, 3)
 
 
 def test_a_large_picture_is_refused_by_its_header() -> None:
@@ -101,7 +153,7 @@ def test_a_decompression_bomb_is_not_decoded(side: int) -> None:
 def test_bad_bytes_have_a_reason() -> None:
     whole = to_bytes(picture(size=(400, 300)))
     assert_reason(b"", "empty-image")
-    assert_reason(b"<html>not found</html>", "corrupt-image")
+    assert_reason(b"\x80no image", "corrupt-image")
     assert_reason(whole[: len(whole) // 2], "corrupt-image")
     png = bytearray(to_bytes(picture(), "PNG"))
     png[60:90] = bytes(30)
@@ -118,13 +170,49 @@ def test_any_damage_is_a_bad_image_and_nothing_else() -> None:
             try:
                 decode(damaged.tobytes())
             except BadImageError as error:
-                assert error.code in ("corrupt-image", "too-many-pixels")
+                assert error.code in ("corrupt-image", "too-many-pixels", "too-elongated")
 
 
 def test_max_side_scales_down_and_never_up() -> None:
     data = to_bytes(picture(size=(400, 200)))
     assert decode(data, ImageConfig(max_side=100)).shape == (50, 100, 3)
     assert decode(data, ImageConfig(max_side=1000)).shape == (200, 400, 3)
+
+
+def test_resize_pixels_keeps_the_shape_and_stays_below() -> None:
+    data = to_bytes(picture(size=(400, 200)))
+    assert decode(data, ImageConfig(resize_pixels=20_000)).shape == (100, 200, 3)
+    assert decode(data, ImageConfig(resize_pixels=80_000)).shape == (200, 400, 3)
+    both = ImageConfig(resize_pixels=20_000, max_side=100)
+    assert decode(data, both).shape == (50, 100, 3)
+    rng = np.random.default_rng(0)
+    for _ in range(2_000):
+        size = (int(rng.integers(1, 5_000)), int(rng.integers(1, 5_000)))
+        config = ImageConfig(resize_pixels=int(rng.integers(5_000, 2_000_000)))
+        width, height = fit_size(size, config)
+        assert 1 <= width <= size[0] and 1 <= height <= size[1]
+        assert width * height <= config.resize_pixels
+        scale = max(width, height) / max(size)
+        assert abs(min(width, height) - scale * min(size)) <= 1
+        if size[0] * size[1] > config.resize_pixels:
+            assert (max(width, height) + 1) ** 2 * min(size) / max(size) > config.resize_pixels
+        else:
+            assert (width, height) == size
+
+
+def test_a_reduced_jpeg_looks_like_the_whole_one() -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (60, 80, 3), dtype=np.uint8)
+    source = Image.fromarray(noise).resize((1600, 1200), Image.Resampling.BICUBIC)
+    reduced = decode(to_bytes(source, quality=95), ImageConfig(resize_pixels=200 * 150))
+    expected = np.asarray(source.resize((200, 150), Image.Resampling.LANCZOS)).astype(int)
+    assert reduced.shape == expected.shape and abs(reduced - expected).mean() < 2
+
+
+def test_limits_are_checked() -> None:
+    with pytest.raises(ConfigError, match="max_bytes=0"):
+        ImageConfig(max_bytes=0)
+    with pytest.raises(ConfigError, match="resize_pixels=-1"):
+        ImageConfig(resize_pixels=-1)
 
 
 def test_encoding_leaves_exif_and_comments_behind() -> None:

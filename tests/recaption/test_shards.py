@@ -5,13 +5,8 @@ from pathlib import Path
 import pytest
 
 from recaption.common.config import UserError
-from recaption.shards import (
-    MAX_PADDING,
-    MAX_TEXT_BYTES,
-    find_shards,
-    index_shard,
-    open_shard,
-)
+from recaption.shards import MAX_TEXT_BYTES, find_shards, index_shard, open_shard
+from recaption.tar_files import MAX_PADDING
 from tests.recaption.shard_files import sample, write_tar
 
 
@@ -74,7 +69,7 @@ def test_a_tar_that_is_cut_off(
 ) -> None:
     index = index_shard(cut(tmp_path, num_bytes))
     assert [item.key for item in index.samples] == keys
-    assert [item.cut_off for item in index.samples].count(True) == num_cut_off
+    assert sum(item.image_failure is not None for item in index.samples) == num_cut_off
     assert len(index.bad_members) == num_cut_off
     assert index.damage is not None
 
@@ -147,8 +142,9 @@ def test_links_are_given_up(tmp_path: Path) -> None:
         info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
         tar.addfile(info, io.BytesIO())
     index = index_shard(path)
-    assert index.samples == []
-    assert index.bad_members[0].reason == "not a regular file"
+    (only,) = index.samples
+    assert only.image is None and only.image_failure == "not-a-file: the image is a symbolic link"
+    assert index.bad_members[0].reason == "not a regular file but a symbolic link"
 
 
 def test_texts_that_are_not_utf8_or_not_json(tmp_path: Path) -> None:
