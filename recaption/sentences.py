@@ -31,6 +31,7 @@ _IN_NAME = _words(
 # `U.S`, `a.m`, `D.C`, `a. m`
 _DOTTED = re.compile(r"(?:[A-Za-z]\.)+[A-Za-z]")
 _SPACED = re.compile(r"(?:^|(?<=[\s(\d]))(?:[ap]\.\s?m|i\.\s?e|e\.\s?g|U\.\s?[SK])", re.IGNORECASE)
+_QUOTED_NUMBER = re.compile(rf"[{_OPENING}]\d{{1,3}}$")
 _PRICE = re.compile(r".*[$\u00a3\u20ac]\d+")
 # With these a sentence begins, and no name goes on.
 _STARTERS = frozenset(
@@ -128,8 +129,8 @@ def _ends_at_full_stop(before: str, is_begin: bool, word: str, after: str) -> bo
     previous = _last_word(before.rstrip()).lstrip(_OPENING)
     is_in_name = previous[:1].isupper() or previous[:1].isdigit()
     is_quoted = len(token) < len(word)
-    if token.rstrip(".").isdigit() and ((is_begin and not before.strip()) or is_quoted):
-        return False  # `2. A cat`, `reads "5. NO PARKING"`
+    if _QUOTED_NUMBER.search(word) or (token.isdigit() and is_begin and not before.strip()):
+        return False  # `reads "5. NO PARKING"`, `2. A cat`
     if _PRICE.fullmatch(token):
         return not after[:2].isdigit()
     if _NUMBERED.fullmatch(token):

@@ -1,7 +1,8 @@
 """Files under ``s3://`` and ``gs://``, by pyarrow's own file systems.
 
-Credentials and region come from where AWS and Google look for them; another S3 server is named by
-``AWS_ENDPOINT_URL`` or ``S3_ENDPOINT_URL``, the variable that mosaicml-streaming reads.
+Credentials and region come from where AWS and Google look for them. Another S3 server is named by
+``S3_ENDPOINT_URL``, which mosaicml-streaming reads, too, or ``AWS_ENDPOINT_URL``; one that stands
+in for Google's by ``STORAGE_EMULATOR_HOST``.
 """
 
 import contextlib
@@ -82,13 +83,21 @@ def _open(uri: str) -> tuple[fs.FileSystem, str]:
     scheme, _, path = uri.partition("://")
     if scheme not in SCHEMES:
         raise UserError(f"{uri}: remote paths start with {' or '.join(f'{s}://' for s in SCHEMES)}")
-    endpoint = os.environ.get("S3_ENDPOINT_URL") or os.environ.get("AWS_ENDPOINT_URL")
+    names = (
+        ("STORAGE_EMULATOR_HOST",) if scheme == "gs" else ("S3_ENDPOINT_URL", "AWS_ENDPOINT_URL")
+    )
+    endpoint = next(filter(None, map(os.environ.get, names)), None)
     return _file_system(scheme, endpoint), path.rstrip("/")
 
 
 @functools.cache
 def _file_system(scheme: str, endpoint: str | None) -> fs.FileSystem:
-    return fs.GcsFileSystem() if scheme == "gs" else fs.S3FileSystem(endpoint_override=endpoint)
+    if scheme == "s3":
+        return fs.S3FileSystem(endpoint_override=endpoint)
+    if endpoint is None:
+        return fs.GcsFileSystem()
+    protocol, _, host = endpoint.rpartition("://")
+    return fs.GcsFileSystem(anonymous=True, scheme=protocol or "http", endpoint_override=host)
 
 
 @contextlib.contextmanager

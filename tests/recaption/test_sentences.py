@@ -88,7 +88,7 @@ def test_split(text: str, expected: list[str]) -> None:
     [
         # Of `long_captions`, shortened.
         (
-            "a large yellow rectangular sign with \"23RD ST.\" in small white tiles, 'RD' is smaller",
+            "a large yellow rectangular sign with \"23RD ST.\" in small white tiles, 'RD' is less",
             1,
         ),
         ("green street signs pointing to 'West 35 St.' with an arrow. It is day.", 2),
