@@ -1,6 +1,7 @@
 """The configuration of ``python -m recaption pack``."""
 
 import os
+import re
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -71,5 +72,15 @@ class PackConfig:
         return self.num_processes or len(os.sched_getaffinity(0))
 
 
+def table_entries(tables: str | None) -> list[tuple[str, str | None]]:
+    """``FOLDER`` or ``FOLDER=NAME``, separated by commas -> folders and names."""
+    entries = []
+    for entry in filter(None, (tables or "").split(",")):
+        named = re.fullmatch(r"(.+)=([\w.-]+)", entry)
+        entries.append((named[1], named[2]) if named else (entry, None))
+    return entries
+
+
 def deciding_settings(config: PackConfig) -> dict[str, Any]:
-    return {name: value for name, value in to_dict(config).items() if name in DECIDING}
+    settings = {name: value for name, value in to_dict(config).items() if name in DECIDING}
+    return settings | {"table_names": [name for _, name in table_entries(config.tables)]}

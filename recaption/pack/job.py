@@ -28,7 +28,10 @@ from recaption.pack.pieces import PieceReport, is_done, piece_identity, read_rep
 from recaption.pack.plan import Plan, make_plan
 from recaption.pack.pool import run_tasks
 from recaption.pack.summary import MARKER, PackSummary, read_finished, write_markers
-from recaption.pack.tables import TableFolder, check_tables, parse_tables
+from recaption.pack.tables import TableFolder, check_tables, find_tables
+
+#: What lies in the work folder.
+FOLDERS = ("tables", "scratch", "pieces", "plan", "buckets", "output")
 
 
 def pack(config: PackConfig) -> PackSummary:
@@ -41,20 +44,22 @@ def pack(config: PackConfig) -> PackSummary:
     started = time.monotonic()
     work = _work_folder(config)
     tars = find_tars(config.shards)
-    folders = parse_tables(config.tables, work)
+    folders = find_tables(config.tables, work)
     hashes, sources = check_tables(folders, [tar.name for tar in tars])
     finished = read_finished(config, work, tars, hashes)
     if finished is not None:
-        shutil.rmtree(work, ignore_errors=True)
+        _clean(work)
         return finished
     if importlib.util.find_spec("streaming") is None:
         raise UserError(
             "pack needs mosaicml-streaming, which this environment does not have: run "
             "`make .venv-train/.installed` and use .venv-train/bin/python"
         )
-    for name in ("pieces", "buckets", "output", "scratch"):
+    for name in FOLDERS:
         (work / name).mkdir(parents=True, exist_ok=True)
     with _locked(work):
+        for path in [*(work / "scratch").iterdir(), *work.glob("*/.*.tmp")]:
+            path.unlink()  # of processes that were killed
         summary = PackSummary(config.output, num_tars=len(tars))
         reports = _write_pieces(config, folders, work, tars, hashes, summary)
         plan = make_plan(config, work, reports)
@@ -75,7 +80,7 @@ def pack(config: PackConfig) -> PackSummary:
         inputs = [asdict(report.source) for report in reports.values()]
         write_markers(config, output, summary, counts, {"tars": inputs, "tables": hashes})
         _hand_over(config, output)
-    shutil.rmtree(work, ignore_errors=True)
+    _clean(work)
     return summary
 
 
@@ -89,6 +94,15 @@ def _work_folder(config: PackConfig) -> Path:
         )
     output = Path(config.output)
     return output.with_name(f"{output.name}.partial")
+
+
+def _clean(work: Path) -> None:
+    """Takes away what pack has made in it, and the folder if that was all."""
+    for name in FOLDERS:
+        shutil.rmtree(work / name, ignore_errors=True)
+    (work / "lock").unlink(missing_ok=True)
+    if work.is_dir() and not any(work.iterdir()):
+        work.rmdir()
 
 
 @contextlib.contextmanager
@@ -128,7 +142,7 @@ def _write_pieces(
         report.quarantine.clear()
         reports[tar.name] = report
     if not sum(report.num_samples for report in reports.values()):
-        shutil.rmtree(work)
+        _clean(work)
         counts = ", ".join(f"{name} {count}" for name, count in sorted(summary.reasons.items()))
         raise UserError(f"{config.shards} gives no usable sample; quarantined: {counts or 'none'}")
     return reports
@@ -137,7 +151,7 @@ def _write_pieces(
 def _check_splits(config: PackConfig, work: Path, plan: Plan) -> None:
     for split, num_samples in plan.num_samples.items():
         if not num_samples:
-            shutil.rmtree(work)
+            _clean(work)
             raise UserError(
                 f"val_share={config.val_share} leaves no sample for {split!r}: use another share"
             )

@@ -1,6 +1,5 @@
 """The folders of caption tables that are joined, local or remote, and what names their captions."""
 
-import re
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -9,6 +8,7 @@ from pathlib import Path
 from recaption.common.config import UserError
 from recaption.engine.base import CaptionOrigin
 from recaption.pack import remote
+from recaption.pack.config import table_entries
 from recaption.table import ShardStats, check_table, read_stats, read_table, stats_path, table_path
 
 RAW = "raw"
@@ -68,12 +68,9 @@ class TableSource:
     origin: CaptionOrigin
 
 
-def parse_tables(tables: str | None, work: Path) -> list[TableFolder]:
-    """``FOLDER`` or ``FOLDER=NAME``, separated by commas."""
+def find_tables(tables: str | None, work: Path) -> list[TableFolder]:
     folders = []
-    for number, entry in enumerate(filter(None, (tables or "").split(","))):
-        named = re.fullmatch(r"(.+)=([\w.-]+)", entry)
-        path, prefix = (named[1], named[2]) if named else (entry, None)
+    for number, (path, prefix) in enumerate(table_entries(tables)):
         local = work / f"tables/{number}" if remote.is_remote(path) else Path(path)
         folders.append(TableFolder(path.rstrip("/") or "/", prefix, local))
     return folders
@@ -116,7 +113,8 @@ def check_tables(
 
 def origins_of(stats: ShardStats) -> list[CaptionOrigin]:
     """One of each prompt of a table."""
-    return [stats.origin]
+    origins: list[CaptionOrigin] = vars(stats).get("origins") or [vars(stats)["origin"]]
+    return origins
 
 
 def _read_all_stats(folder: TableFolder, shards: list[str]) -> list[ShardStats]:

@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from PIL import Image
+
 from recaption.common.config import load_config
 from recaption.config import RunConfig
 from recaption.pack import PackConfig, PackSummary, pack
 from recaption.runner import run
-from tests.recaption.shard_files import Members, write_tar
+from tests.recaption.shard_files import Members, to_bytes, write_tar
 
 
 def caption(shards: Path, tables: Path, *arguments: str) -> None:
@@ -37,3 +40,9 @@ def quarantine(folder: Path) -> dict[str, str]:
 def prepare(folder: Path, members: Members) -> None:
     write_tar(folder / "in/a.tar", members)
     caption(folder / "in", folder / "tables")
+
+
+def noise(seed: int) -> bytes:
+    """A picture of 200 KB, which nothing makes smaller."""
+    pixels = np.random.default_rng(seed).integers(0, 255, (256, 256, 3), dtype=np.uint8)
+    return to_bytes(Image.fromarray(pixels), "PNG")

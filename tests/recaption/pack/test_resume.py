@@ -13,8 +13,8 @@ import pytest
 
 from recaption.common.config import UserError
 from recaption.pack.job import _locked
-from tests.recaption.pack.packing import caption, pack_shards
-from tests.recaption.shard_files import to_bytes, write_tar
+from tests.recaption.pack.packing import caption, noise, pack_shards
+from tests.recaption.shard_files import write_tar
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("streaming") is None, reason="mosaicml-streaming is not installed"
@@ -51,15 +51,6 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert summary.reasons == {"corrupt-image": NUM_TARS, "duplicate-image": NUM_TARS - 1}
     assert len(list((folder / "packed/train").glob("bucket-*"))) > 2
     return folder
-
-
-def noise(seed: int) -> bytes:
-    """A picture of 200 KB, which nothing makes smaller."""
-    import numpy as np
-    from PIL import Image
-
-    pixels = np.random.default_rng(seed).integers(0, 255, (256, 256, 3), dtype=np.uint8)
-    return to_bytes(Image.fromarray(pixels), "PNG")
 
 
 def start(source: Path, output: Path) -> subprocess.Popen[bytes]:
