@@ -1,7 +1,7 @@
 """Between the passes: which samples a bucket takes of each piece, and which images came before.
 
 Both are kept as arrays on disk. Twins are looked for in parts of at most ``MAX_HASHES`` images, by
-their hash: some 80 bytes an image while they are sorted, 330 MB at most, however many there are.
+their hash: some 60 bytes an image while they are sorted, 250 MiB at most, however many there are.
 """
 
 from dataclasses import dataclass
