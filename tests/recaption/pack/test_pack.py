@@ -1,55 +1,19 @@
 import hashlib
 import importlib.util
 import io
-import json
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from recaption.common.config import ConfigError, UserError, load_config
-from recaption.config import RunConfig
-from recaption.pack import PackConfig, PackSummary, pack
-from recaption.runner import run
-from tests.recaption.shard_files import Members, picture, sample, to_bytes, write_tar
+from recaption.common.config import ConfigError, UserError
+from tests.recaption.pack.packing import caption, pack_shards, prepare, quarantine, read_samples
+from tests.recaption.shard_files import picture, sample, to_bytes, write_tar
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("streaming") is None, reason="mosaicml-streaming is not installed"
 )
-
-
-def caption(shards: Path, tables: Path, *arguments: str) -> None:
-    existing = ["engine.name=existing", f"input={shards}", f"output={tables}"]
-    run(load_config(RunConfig, [*existing, *arguments]))
-
-
-def pack_shards(folder: Path, *arguments: str, tables: str | None = None) -> PackSummary:
-    tables = str(folder / "tables") if tables is None else tables
-    paths = [f"shards={folder}/in", f"tables={tables}", f"output={folder}/packed"]
-    return pack(load_config(PackConfig, [*paths, *arguments]))
-
-
-def read_samples(folder: Path) -> dict[str, dict[str, Any]]:
-    from streaming import StreamingDataset
-
-    dataset = StreamingDataset(local=str(folder), batch_size=1, shuffle=False)
-    return {item["key"]: item for item in (dataset[index] for index in range(len(dataset)))}
-
-
-def quarantine(folder: Path) -> dict[str, str]:
-    lines = (folder / "quarantine.jsonl").read_text().splitlines()
-    return {row["key"]: row["reason"].split(":")[0] for row in map(json.loads, lines)}
-
-
-def prepare(folder: Path, members: Members) -> None:
-    write_tar(folder / "in/a.tar", members)
-    caption(folder / "in", folder / "tables")
 
 
 def test_round_trip_through_streaming(tmp_path: Path) -> None:
@@ -209,23 +173,6 @@ def test_a_finished_folder_is_skipped_and_never_overwritten(tmp_path: Path) -> N
     marker.unlink()
     with pytest.raises(UserError, match="holds no packed shards"):
         pack_shards(tmp_path)
-
-
-def test_a_killed_pack_leaves_no_output(tmp_path: Path) -> None:
-    data = [to_bytes(picture(seed, (1500, 1500)), quality=30) for seed in range(60)]
-    members = [(f"k{index}.jpg", content) for index, content in enumerate(data)]
-    write_tar(tmp_path / "in/a.tar", members + [(f"k{i}.txt", b"blocks") for i in range(60)])
-    command = [sys.executable, "-m", "recaption", "pack", f"shards={tmp_path}/in"]
-    process = subprocess.Popen([*command, f"output={tmp_path}/packed", "shard_size=1"])
-    while not list(tmp_path.glob("packed.partial/*.mds")):
-        assert process.poll() is None, "ended before it could be killed"
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    assert not (tmp_path / "packed").exists()
-    summary = pack_shards(tmp_path, "shard_size=1", tables="")
-    assert summary.num_samples == len(read_samples(tmp_path / "packed")) == 60
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "packed"]
 
 
 def test_errors_of_the_user(tmp_path: Path) -> None:
