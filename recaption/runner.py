@@ -20,7 +20,7 @@ from recaption.engine import (
     build_engine,
     caption_origin,
 )
-from recaption.filters import FilterConfig, reject_reason
+from recaption.filters import CaptionFilter, near_duplicates
 from recaption.images import ImageConfig
 from recaption.pictures import read_picture
 from recaption.prefetch import map_ahead
@@ -99,6 +99,7 @@ def run(config: RunConfig) -> RunSummary:
         return summary
     write_config(config, output / "config.yaml")
 
+    judge = CaptionFilter(config.filters, [config.prompt.text, config.prompt.system])
     engine = build_engine(config.engine, config.prompt)
     sizes = [path.stat().st_size for path in pending]
     try:
@@ -111,7 +112,7 @@ def run(config: RunConfig) -> RunSummary:
                     if shard.index.damage is not None:
                         print(f"warning: {path}: {shard.index.damage}", file=sys.stderr)
                     progress.total = progress.done + shard.estimate_num_samples(sizes[number:])
-                    stats = _caption_shard(shard, engine, origin, config, pool, progress)
+                    stats = _caption_shard(shard, engine, judge, origin, config, pool, progress)
                 summary.add(stats)
             summary.num_processed = progress.done
             summary.seconds = round(progress.seconds, 3)
@@ -124,6 +125,7 @@ def run(config: RunConfig) -> RunSummary:
 def _caption_shard(
     shard: Shard,
     engine: CaptionEngine,
+    judge: CaptionFilter,
     origin: CaptionOrigin,
     config: RunConfig,
     pool: ThreadPoolExecutor,
@@ -147,10 +149,16 @@ def _caption_shard(
                 progress.advance()
 
     for answer in engine.caption(read_requests()):
-        rows[answer.key] = _to_row(answer, hashes[answer.key], config.filters)
+        rows[answer.key] = _to_row(answer, hashes[answer.key], judge)
         progress.advance(note=f"shard {shard.name}")
 
     ordered = [rows[sample.key] for sample in shard.index.samples]
+    fit = [row.caption if row.status == "ok" else None for row in ordered]
+    for row, reason in zip(
+        ordered, near_duplicates(fit, config.filters.near_duplicates), strict=True
+    ):
+        if reason is not None:
+            row.status, row.reason = "rejected", reason
     seconds = time.monotonic() - started
     stats = ShardStats(
         shard=shard.name,
@@ -185,18 +193,19 @@ def _prepare(shard: Shard, config: ImageConfig, sample: Sample) -> PreparedSampl
     return PreparedSample(sample.key, picture.sha256, request, None, notes)
 
 
-def _to_row(answer: CaptionAnswer, sha256: str | None, filters: FilterConfig) -> CaptionRow:
+def _to_row(answer: CaptionAnswer, sha256: str | None, judge: CaptionFilter) -> CaptionRow:
     if answer.failure is not None:
         return CaptionRow(answer.key, sha256, "failed", answer.failure)
-    reason = reject_reason(answer.caption, answer.finish_reason, filters)
-    sentences = answer.sentences
+    verdict = judge.judge(answer.caption, answer.finish_reason)
+    # Sentences that the source gave are those of its own words.
+    sentences = answer.sentences if verdict.raw_caption is None else None
     return CaptionRow(
         key=answer.key,
         sha256=sha256,
-        status="ok" if reason is None else "rejected",
-        reason=reason,
-        caption=answer.caption,
-        sentences=split_sentences(answer.caption) if sentences is None else sentences,
+        status="ok" if verdict.reason is None else "rejected",
+        reason=verdict.reason,
+        caption=verdict.caption,
+        sentences=split_sentences(verdict.caption) if sentences is None else sentences,
         num_tokens=answer.num_tokens,
         finish_reason=answer.finish_reason,
     )
