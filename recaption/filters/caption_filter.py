@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from recaption.common.config import ConfigError, check_at_least
 from recaption.filters.characters import count_control_characters, non_word_share
@@ -102,7 +103,7 @@ class CaptionFilter:
         for strip, note in (
             (unwrap, "stripped-quotes"),
             (strip_markdown, "stripped-markdown"),
-            (strip_openings, "stripped-opening"),
+            (partial(strip_openings, min_words=self._config.min_words), "stripped-opening"),
             (strip_offer, "stripped-offer"),
         ):
             changed = strip(text).strip()
@@ -114,7 +115,7 @@ class CaptionFilter:
     def _reject_reason(self, caption: str, finish_reason: str | None) -> str | None:
         config = self._config
         words = split_words(caption)
-        if not words:
+        if not any(character.isalnum() for character in caption):
             return "empty: no words"
         num_control = count_control_characters(caption)
         if num_control > config.max_control_characters:
@@ -126,19 +127,19 @@ class CaptionFilter:
             return f"refusal: {refusal}"
         if words_of_prompt := self._leaks.find_prompt(caption):
             return f"prompt-leak: {words_of_prompt}"
+        if markup := find_markup(speech, config.max_html_tags, config.max_urls):
+            return f"markup: {markup}"
         if len(words) < config.min_words:
             return f"too-short: {len(words)} words"
         if repeated := find_repetition(speech, config.repetition):
             return f"repetition: {repeated}"
         if finish_reason == "length" and not config.keep_cut_off:
             return "cut-off: hit the token limit"
-        if markup := find_markup(speech, config.max_html_tags, config.max_urls):
-            return f"markup: {markup}"
         if script := self._language.find_other_script(speech):
             return f"wrong-script: {script}"
-        if language := self._language.find_other_language(speech):
-            return f"wrong-language: {language}"
         share = non_word_share(speech)
         if share > config.max_non_words:
             return f"non-words: {share:.2f} of the caption"
+        if language := self._language.find_other_language(speech):
+            return f"wrong-language: {language}"
         return None

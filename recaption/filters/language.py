@@ -17,8 +17,10 @@ class LanguageConfig:
     #: ISO 639-1 codes of the languages that captions may have; [] for any.
     expected: list[str] = field(default_factory=lambda: ["en"])
     #: A caption, or its beginning or end, is rejected if its language is an expected one with less
-    #: probability than this.
+    #: probability than this,
     min_probability: float = 0.1
+    #: and another one with at least this. Names and dishes leave many languages possible.
+    min_other_probability: float = 0.5
     #: Captions with fewer words are too short to tell their language; their script is looked at.
     min_words: int = 8
     #: Largest share of letters outside quotations that are of another script than the languages'.
@@ -26,7 +28,7 @@ class LanguageConfig:
 
     def __post_init__(self) -> None:
         check_at_least(1, {"filters.language.min_words": self.min_words})
-        for name in ("min_probability", "max_other_script"):
+        for name in ("min_probability", "min_other_probability", "max_other_script"):
             if not 0 <= getattr(self, name) <= 1:
                 value = getattr(self, name)
                 raise ConfigError(f"filters.language.{name}={value}: it must be 0 to 1")
@@ -65,6 +67,8 @@ _SCRIPTS = {
 _ALSO_LATIN = ("sr", "ku", "kk")
 #: Characters of the beginning and of the end of a caption whose language is told.
 _PIECE = 200
+#: Names belong to no language. German loses its nouns by this, and is still German.
+_NAME = re.compile(r"(?<=[a-z,;.] )[A-Z\u00c0-\u00de][\w'\u2019]*")
 _LETTERS = re.compile(r"[^\W\d_]")
 
 
@@ -111,10 +115,13 @@ class LanguageCheck:
             # A model may begin in one language and go on in another.
             pieces = [speech[:_PIECE], speech[-_PIECE:]]
         for piece, where in zip(pieces, ("", " at the end"), strict=False):
-            ranked = _identifier().rank(piece)
+            ranked = _identifier().rank(_NAME.sub("", piece))
             expected = sum(p for language, p in ranked if language in self._expected)
-            if expected < self._config.min_probability:
-                language, probability = ranked[0]
+            language, probability = ranked[0]
+            if (
+                expected < self._config.min_probability
+                and probability >= self._config.min_other_probability
+            ):
                 return f"{language} with probability {probability:.2f}{where}"
         return None
 

@@ -31,8 +31,9 @@ _TOKEN = re.compile(
     r"|\bIMG_CONTEXT\b|<extra_id_\d+>|<loc_?\d+>"
 )
 _ROLE = re.compile(
-    r"(?:\A|\n|(?<=[.!?\"])\s)\s*(?:USER|ASSISTANT|SYSTEM|HUMAN|GPT|User|Assistant|System|Human"
-    r"|Question|Q|A)\s*:(?=\s|\Z)"
+    r"(?:\A|\n|(?<=[.!?\"])\s)\s*(?:USER|ASSISTANT|SYSTEM|HUMAN|GPT|User|Assistant|System|Human)"
+    r"\s*:(?=\s|\Z)"
+    r"|(?<!\w)(?:Question|Q)\s?:[^\n]{1,200}\s(?:Answer|A)\s?:"
     r"|(?<!\w)(?:USER|ASSISTANT|HUMAN)\s?:"
     r"|###\s*(?:Instruction|Response|Input|Human|Assistant|User|System)\b"
     r"|\A(?:user|assistant|system|model)\s*\n"

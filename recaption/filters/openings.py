@@ -7,6 +7,8 @@ photograph of``, ``A close-up of``.
 
 import re
 
+from recaption.filters.words import split_words
+
 _PICTURE = r"(?:image|picture|photo(?:graph)?|snapshot)"
 _ADJECTIVE = r"(?:(?:provided|given|attached|above|uploaded|input|presented|displayed)\s+)?"
 _THIS_PICTURE = rf"(?:the|this)\s+{_ADJECTIVE}(?:{_PICTURE}|scene)(?:\s+(?:provided|above))?"
@@ -23,15 +25,17 @@ _SUBJECT = (
     r"(?!(?:as|at|by|for|from|how|if|in|into|is|it|its|on|only|to|us|was|when|where|whether|which"
     r"|who|whose|why|with|and|or|but)\b)(?=[\w\"'(\u201c\u2018])"
 )
-_SENTENCE_STARTS = [
+_CHAT_STARTS = [
     # Sure! Here is a detailed description of the image:
     r"(?:sure|certainly|of\s+course|absolutely|okay|ok)\s*[!,.]+\s*",
     r"(?:here(?:'s|\s+is)|below\s+is|the\s+following\s+is)\s+(?:an?|the|my|your)\s+"
     r"[^.:!?\n]{0,60}?(?:caption|description|summary)\b[^.:!?\n]{0,60}[:.\n]\s*",
     r"(?:(?:detailed|image|short|long|brief|final)\s+){0,2}(?:caption|description|answer|response)"
     r"\s*:\s*",
+]
+_SENTENCE_STARTS = [
     # The image shows that ...
-    rf"{_THIS_PICTURE}\s+{_ADVERB}{_SHOWS}\s*:?\s+(?:that\s+)?{_SUBJECT}",
+    rf"{_THIS_PICTURE}\s+{_ADVERB}{_SHOWS}\s*:?\s+(?:that\s+)?{_ADVERB}{_SUBJECT}",
     # The image is of ..., The image is a collage of ...
     rf"(?:the|this)\s+{_ADJECTIVE}{_PICTURE}\s+is\s+(?:of\s+{_SUBJECT}|(?=an?\s))",
     # This is an image of ..., A photo of ...
@@ -41,6 +45,7 @@ _SENTENCE_STARTS = [
     rf"in\s+{_THIS_PICTURE}(?:\s*,|(?=\s+there\b))\s*{_SUBJECT}",
     rf"{_SEE}\s+(?:that\s+)?{_SUBJECT}",
 ]
+_CHAT = re.compile("|".join(_CHAT_STARTS), re.IGNORECASE)
 _OPENING = re.compile("|".join(_SENTENCE_STARTS), re.IGNORECASE)
 _OPENING_ALONE = re.compile(
     rf"(?:(?:{_THIS_PICTURE}|(?:this\s+is\s+)?an?\s+{_PICTURE})(?:\s+{_SHOWS}|\s+(?:is\s+)?of)?"
@@ -58,17 +63,23 @@ _OFFER = re.compile(
 _FIRST_WORD = re.compile(r"[\"'(\u201c\u2018]*(\w+)")
 
 
-def strip_openings(text: str) -> str:
+def strip_openings(text: str, min_words: int = 1) -> str:
     """The caption without its opening phrases, again a sentence that starts with a capital.
 
-    Several in a row go: ``Sure! Here is a caption: The image shows a dog.`` -> ``A dog.`` Nothing
-    is left of a caption that is an opening alone.
+    Several in a row go: ``Sure! Here is a caption: The image shows a brown dog.`` -> ``A brown
+    dog.`` Nothing is left of a caption that is an opening alone. Where fewer than ``min_words``
+    would be left, the sentence keeps its opening: ``A picture of blocks.``
     """
     rest = text
-    while match := _OPENING.match(rest):
+    while match := _CHAT.match(rest):
         rest = rest[match.end() :].lstrip()
     if _OPENING_ALONE.fullmatch(rest):
         return ""
+    while match := _OPENING.match(rest):
+        shorter = rest[match.end() :].lstrip()
+        if len(split_words(shorter)) < min_words:
+            break
+        rest = shorter
     return text if rest == text else _capitalise(rest)
 
 

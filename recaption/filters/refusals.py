@@ -12,12 +12,12 @@ _CANNOT = (
 )
 # `I cannot see his feet` is a description; a person who looks at a picture says so.
 _TASK = (
-    r"(?:assist|help|provide|fulfil|comply|generate|create|process|access|analy[sz]e|describe"
-    r"|identify|recogni[sz]e|determine|answer|engage|discuss|continue|respond|interpret|offer"
-    r"|disclose|share|support|produce|write|caption|comment|confirm)"
+    r"(?:assist|help|provid|fulfil|compl[iy]|generat|creat|process|access|analy[sz]|descri[bp]"
+    r"|identif|recogni[sz]|determin|answer|engag|discuss|continu|respond|interpret|offer|disclos"
+    r"|shar|support|produc|writ|caption|comment|confirm)\w*"
 )
 _PATTERNS = [
-    rf"\bi\s*{_CANNOT}\s+(?:\w+\s+){{0,3}}?{_TASK}(?:s|ing)?\b",
+    rf"\bi\s*{_CANNOT}\s+(?:\w+\s+){{0,3}}?{_TASK}",
     rf"\bi\s*{_CANNOT}\s+(?:\w+\s+){{0,2}}?(?:see|view|open|load|read|look\s+at|display)\s+"
     rf"(?:\w+\s+){{0,3}}?{_IMAGE}\b",
     r"\bi(?:'m|\s+am)?\s*(?:must|have\s+to)?\s*decline\b",

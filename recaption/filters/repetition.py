@@ -21,7 +21,7 @@ class RepetitionConfig:
     #: Words in the longest sequence that counts as such a loop.
     max_loop_words: int = 12
     #: Most letters or signs in a row that are one short piece again and again, such as `.....`
-    max_run: int = 16
+    max_run: int = 15
     #: Most times that a sentence of four words or more may occur.
     max_same_sentence: int = 2
 
@@ -43,14 +43,14 @@ def find_repetition(speech: str, config: RepetitionConfig) -> str | None:
     Args:
         speech: the caption without what signs in the picture say: ``outside_quotes``.
     """
-    for match in _RUN.finditer(speech):
-        if len(match.group(0)) >= config.max_run:
-            return f"{match[1]!r} {len(match.group(0)) // len(match[1])} times in a row"
     words = plain_words(speech)
     for size in range(1, config.max_loop_words + 1):
         loop = _find_loop(words, size, config.max_loops)
         if loop is not None:
             return f"{' '.join(loop)!r} more than {config.max_loops} times in a row"
+    for match in _RUN.finditer(speech):
+        if len(match.group(0)) > config.max_run:
+            return f"{match[1]!r} {len(match.group(0)) // len(match[1])} times in a row"
     sentence, count = most_frequent_sentence(speech)
     if count > config.max_same_sentence:
         return f"{count} times the sentence {sentence[:60]!r}"
