@@ -18,7 +18,8 @@ from recaption.filters.words import plain_words
 
 @dataclass
 class NearDuplicateConfig:
-    #: A caption is rejected if it resembles at least so many others of its shard; 0 for never.
+    #: A caption is rejected if it resembles at least so many others of its shard, up to 50; 0 for
+    #: never.
     min_others: int = 20
     #: Captions resemble each other if they share at least this share of their word sequences
     #: (Jaccard similarity). Five words changed in 120 leave about 0.77.
@@ -30,6 +31,11 @@ class NearDuplicateConfig:
 
     def __post_init__(self) -> None:
         check_at_least(0, {"filters.near_duplicates.min_others": self.min_others})
+        if self.min_others > _MAX_COMPARED // 2:
+            raise ConfigError(
+                f"filters.near_duplicates.min_others={self.min_others}: it must be at most "
+                f"{_MAX_COMPARED // 2}, as no more captions are compared with one"
+            )
         for name in ("ngram", "min_words"):
             check_at_least(1, {f"filters.near_duplicates.{name}": getattr(self, name)})
         if not 0.5 <= self.similarity <= 1:
@@ -41,8 +47,9 @@ class NearDuplicateConfig:
 # Two captions that share 0.7 meet in a band with probability 0.99, at 0.3 with 0.06.
 _NUM_BANDS, _BAND_SIZE = 25, 5
 _SEED = 5
-#: Captions of one band that are compared with one of them; a band of more is one of look-alikes.
-_MAX_COMPARED = 200
+#: Captions that are compared with one, of a band and in all: of that many which share a band, a
+#: part that is worth counting is alike, and time must not grow with the square of the number.
+_MAX_COMPARED, _MAX_COMPARED_IN_ALL = 100, 500
 
 
 def near_duplicates(
@@ -82,7 +89,7 @@ def _count_others(texts: list[str], counts: np.ndarray, config: NearDuplicateCon
         num_others = int(counts[index]) - 1
         compared = {index}
         for members in bands[index]:
-            if num_others >= config.min_others:
+            if num_others >= config.min_others or len(compared) > _MAX_COMPARED_IN_ALL:
                 break
             others = [other for other in members if other not in compared]
             compared.update(others)
