@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 
-from recaption.common.config import write_config
+from recaption.common.config import UserError, write_config
 from recaption.common.progress import Progress
 from recaption.config import RunConfig
 from recaption.engine import (
@@ -84,6 +84,8 @@ def run(config: RunConfig) -> RunSummary:
     Raises:
         UserError: no shards, an unfit configuration, or tables of another prompt or model.
     """
+    if config.filters.image_text.model:
+        raise UserError("filters.image_text: `recaption run` scores no images yet; leave it empty")
     shards = find_shards(config.input)
     origin = caption_origin(config.engine, config.prompt, config.images)
     output = Path(config.output)
