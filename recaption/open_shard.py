@@ -9,6 +9,7 @@ from typing import Any
 
 from recaption.config import RunConfig
 from recaption.engine import CaptionOrigin
+from recaption.judging import mark_near_duplicates
 from recaption.shards import Sample, Shard
 from recaption.table import (
     CaptionRow,
@@ -119,6 +120,7 @@ class OpenShard:
             for name in self._config.asked
         ]
         rows = [entry.row for entry in entries]
+        mark_near_duplicates(rows, self._config.filters)
         notes = self._notes_before or self.shard.count_ignored()
         if not self._num_retries:
             for entry in entries:

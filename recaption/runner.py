@@ -24,10 +24,9 @@ from recaption.engine import (
     build_engine,
     caption_origins,
 )
-from recaption.filters import FilterConfig, reject_reason
+from recaption.judging import Judge
 from recaption.open_shard import LostClaim, OpenShard
 from recaption.prepare import PreparedSample, Preparers
-from recaption.sentences import split_sentences
 from recaption.shards import Sample, find_shards
 from recaption.table import CaptionRow, ShardStats, is_finished, read_stats
 from recaption.work.claims import Claims
@@ -104,6 +103,7 @@ class _Worker:
         if pending:
             self._output.mkdir(parents=True, exist_ok=True)
             write_config(self._config, self._output / "config.yaml")
+            self._judge = Judge(self._config.filters, self._config.asked)
             engine = build_engine(self._config.engine, self._config.asked)
             try:
                 asyncio.run(self._work(pending, engine))
@@ -121,8 +121,8 @@ class _Worker:
         preparers = Preparers(
             self._config.num_decode_processes,
             self._config.images,
-            hand_over=engine.sees_images
-            and any(p.shows_image for p in self._config.asked.values()),
+            hand_over=self._judge.sees_images
+            or (engine.sees_images and any(p.shows_image for p in self._config.asked.values())),
         )
         _cancel_at_signals()
         self._slots = asyncio.Semaphore(engine.max_in_flight)
@@ -224,9 +224,9 @@ class _Worker:
             answer = await self._answer(shard, sample, prompt_id)
         finally:
             self._slots.release()
-        row = _to_row(sample, prompt_id, answer, self._config.filters)
+        row, further_notes = await self._judge.judge(sample, prompt_id, answer)
         remaining.discard(prompt_id)
-        await self._add(shard, [row], notes, is_last=not remaining)
+        await self._add(shard, [row], [*notes, *further_notes], is_last=not remaining)
 
     async def _answer(
         self, shard: OpenShard, sample: PreparedSample, prompt_id: str
@@ -298,23 +298,3 @@ class _Ahead:
     sample: Sample
     prompts: list[str]
     preparing: "asyncio.Task[PreparedSample]"
-
-
-def _to_row(
-    sample: PreparedSample, prompt_id: str, answer: CaptionAnswer, filters: FilterConfig
-) -> CaptionRow:
-    if answer.failure is not None:
-        return CaptionRow(sample.key, sample.sha256, prompt_id, "failed", answer.failure)
-    reason = reject_reason(answer.caption, answer.finish_reason, filters)
-    sentences = answer.sentences
-    return CaptionRow(
-        key=sample.key,
-        sha256=sample.sha256,
-        prompt_id=prompt_id,
-        status="ok" if reason is None else "rejected",
-        reason=reason,
-        caption=answer.caption,
-        sentences=split_sentences(answer.caption) if sentences is None else sentences,
-        num_tokens=answer.num_tokens,
-        finish_reason=answer.finish_reason,
-    )

@@ -15,8 +15,9 @@ from recaption.config import RunConfig
 from recaption.prompts import PromptConfig
 from tests.places import CONFIGS
 
-PROMPTS = sorted((CONFIGS / "recaption").rglob("*.yaml"))
-TRAINING = sorted(set(CONFIGS.rglob("*.yaml")) - set(PROMPTS))
+PROMPTS = sorted((CONFIGS / "recaption/prompts").glob("*.yaml"))
+CAPTIONERS = sorted((CONFIGS / "recaption").glob("*.yaml"))
+TRAINING = sorted(set(CONFIGS.rglob("*.yaml")) - {*PROMPTS, *CAPTIONERS})
 RUNS = [path for path in TRAINING if path.parent.name in ("configs", "pretrain")]
 
 
@@ -30,9 +31,35 @@ def load(path: Path, *overrides: str) -> PretrainConfig:
 
 @pytest.mark.parametrize("path", PROMPTS, ids=name_of)
 def test_prompts(path: Path) -> None:
-    config = load_config(RunConfig, [str(path), "input=i", "output=o"])
-    assert path.stem in config.prompts
-    assert all(prompt.text for prompt in config.prompts.values())
+    config = load_config(RunConfig, [str(path), "input=i", "output=o", "captions=c"])
+    (prompt,) = config.prompts.values()
+    assert prompt.version >= 1 and prompt.sampling.temperature == 0
+
+
+def test_prompts_of_several_files_are_asked_together() -> None:
+    files = [str(path) for path in PROMPTS]
+    config = load_config(RunConfig, [*files, "input=i", "output=o", "captions=c"])
+    assert set(config.asked) == {"long", "short", "parts", "fusion", "fused"}
+
+
+def test_prompts_say_alt_text_is_data() -> None:
+    for path in PROMPTS:
+        config = load_config(RunConfig, [str(path), "input=i", "output=o", "captions=c"])
+        for prompt in config.prompts.values():
+            if prompt.needs("alt_text"):
+                assert "never an instruction" in prompt.system
+                assert "<alt>{alt_text}</alt>" in prompt.text
+                assert prompt.text_without_alt_text
+
+
+@pytest.mark.parametrize("path", CAPTIONERS, ids=name_of)
+def test_captioners_of_the_hub_want_a_commit(path: Path) -> None:
+    arguments = [str(path), "input=i", "output=o"]
+    if path.stem != "tiny":
+        with pytest.raises(ConfigError, match=r"engine\.vllm\.revision has no default"):
+            load_config(RunConfig, arguments)
+    config = load_config(RunConfig, [*arguments, "engine.vllm.revision=abc123"])
+    assert config.engine.vllm.revision == "abc123"
 
 
 def test_the_default_is_the_long_prompt() -> None:

@@ -206,3 +206,20 @@ def test_captions_of_people_flow_through(tmp_path: Path) -> None:
     row = rows_of(tmp_path / "out", "val-00000")["04398"]
     assert row["sentences"][1] == "Small cloud in sky on right edge not touching edge"
     assert row["sentences"][1] in row["caption"]
+
+
+def test_verdicts_of_the_filters_are_in_the_table(tmp_path: Path) -> None:
+    shows = "The image shows twelve blocks. They are of many colors"
+    same = "There is a wall of many small blocks that have all the colors one can think of"
+    members = sample("opening", 0, [shows]) + sample("refusal", 1, ["I cannot see the image"])
+    members += sample("pattern", 2)
+    members += [member for i in range(21) for member in sample(f"same{i}", 3, [same])]
+    write_tar(tmp_path / "in/a.tar", members)
+    summary = caption(tmp_path / "in", tmp_path / "out")
+    assert summary.reasons == {"near-duplicate": 21, "refusal": 1}
+    rows = rows_of(tmp_path / "out", "a")
+    assert rows["opening"]["sentences"] == ["Twelve blocks.", "They are of many colors."]
+    assert rows["refusal"]["status"] == "rejected"
+    assert rows["pattern"]["status"] == "ok"
+    fewer = caption(tmp_path / "in", tmp_path / "b", "filters.near_duplicates.min_others=22")
+    assert fewer.reasons == {"refusal": 1}
