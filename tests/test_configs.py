@@ -10,8 +10,9 @@ from pretrain.data.captions import num_texts
 from pretrain.models.count import count_parameters
 from pretrain.models.registry import build_model
 from pretrain.objectives.registry import build_objective, check_features
-from recaption.common.config import ConfigError, load_config
+from recaption.common.config import ConfigError, UserError, load_config
 from recaption.config import RunConfig
+from recaption.engine import caption_origins
 from recaption.prompts import PromptConfig
 from tests.places import CONFIGS
 
@@ -55,11 +56,14 @@ def test_prompts_say_alt_text_is_data() -> None:
 @pytest.mark.parametrize("path", CAPTIONERS, ids=name_of)
 def test_captioners_of_the_hub_want_a_commit(path: Path) -> None:
     arguments = [str(path), "input=i", "output=o"]
-    if path.stem != "tiny":
-        with pytest.raises(ConfigError, match=r"engine\.vllm\.revision has no default"):
-            load_config(RunConfig, arguments)
-    config = load_config(RunConfig, [*arguments, "engine.vllm.revision=abc123"])
-    assert config.engine.vllm.revision == "abc123"
+    config = load_config(RunConfig, arguments)
+    if path.stem == "tiny":
+        return
+    with pytest.raises(UserError, match=r"engine\.vllm\.revision is empty: name the commit"):
+        caption_origins(config.engine, config.asked, config.images)
+    config.engine.vllm.revision = "abc123"
+    (origin,) = caption_origins(config.engine, config.asked, config.images)
+    assert origin.model_revision == "abc123"
 
 
 def test_the_default_is_the_long_prompt() -> None:

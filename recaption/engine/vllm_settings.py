@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from recaption.common.config import ConfigError, check_at_least, nearest_name
+from recaption.common.config import ConfigError, UserError, check_at_least, nearest_name
 from recaption.engine.base import CaptionOrigin, hash_settings
 from recaption.engine.models import fingerprint_folder, resolve_model
 from recaption.images import ImageConfig
@@ -33,7 +33,7 @@ RESOURCES = {
 class VllmConfig:
     #: tiny_lvlm (in the package), a folder, or the name of a model on the hub.
     model: str = "tiny_lvlm"
-    #: Revision on the hub; for a folder it is computed from its files.
+    #: Commit on the hub; for a folder it is computed from its files.
     revision: str = ""
     #: Precision of the weights; auto is the model's own on GPUs, float32 on CPUs.
     dtype: str = "auto"
@@ -58,10 +58,14 @@ class VllmConfig:
 def vllm_origin(
     config: VllmConfig, prompt_id: str, prompt: PromptConfig, images: ImageConfig
 ) -> CaptionOrigin:
-    """Raises: UserError: the model's folder does not exist or holds no model."""
+    """Raises: UserError: the model's folder holds no model, or the hub's has no revision."""
     model = resolve_model(config.model)
-    revision = config.revision or "main"
-    name = config.model
+    revision, name = config.revision, config.model
+    if isinstance(model, str) and not revision:
+        raise UserError(
+            f"engine.vllm.revision is empty: name the commit of {model} that is meant (it stands "
+            "on the hub among its files), or main for whatever it is today"
+        )
     if isinstance(model, Path):
         revision = config.revision or fingerprint_folder(model)
         name = model.name

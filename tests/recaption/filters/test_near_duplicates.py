@@ -2,9 +2,6 @@ import json
 import random
 import subprocess
 import sys
-import time
-
-import pytest
 
 from recaption.filters import NearDuplicateConfig, near_duplicates
 from recaption.filters.words import plain_words
@@ -105,24 +102,6 @@ def test_the_order_and_the_process_make_no_difference() -> None:
         check=True,
     )
     assert json.loads(process.stdout) == reasons
-
-
-@pytest.mark.parametrize("kind", ["all different", "all alike", "one pattern"])
-def test_the_time_grows_with_the_number_of_captions(kind: str) -> None:
-    """Look-alikes meet in every band; compared pair by pair, 8,000 would take 16 times as long."""
-    long = other(3, 100)
-    make = {
-        "all different": other,
-        "all alike": lambda seed: varied(long, seed, 3),
-        "one pattern": lambda seed: varied(long, seed, 35),
-    }[kind]
-    seconds = []
-    for num_captions in (2000, 8000):
-        captions = [make(seed) for seed in range(num_captions)]
-        started = time.process_time()
-        near_duplicates(captions, NearDuplicateConfig())
-        seconds.append(time.process_time() - started)
-    assert seconds[1] < 9 * seconds[0], seconds
 
 
 def _shingles(caption: str) -> set[tuple[str, ...]]:
