@@ -30,6 +30,7 @@ ROLLBACKS = "rollbacks.json"
 #: ranks, and where things lie. The number of images a step may not: see `find_checkpoint`.
 MAY_CHANGE = (
     "train",
+    "validation",
     "stability",
     "ranks",
     "preflight",

@@ -11,6 +11,7 @@ from pretrain.objectives.registry import ObjectiveConfig
 from pretrain.optim import OptimConfig
 from pretrain.preflight import PreflightConfig
 from pretrain.stability import StabilityConfig
+from pretrain.validation import ValidationConfig
 from recaption.common.config import ConfigError, check_at_least
 
 
@@ -46,6 +47,7 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     ranks: RanksConfig = field(default_factory=RanksConfig)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)

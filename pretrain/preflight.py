@@ -92,10 +92,14 @@ def find_problems(config: "PretrainConfig") -> Iterator[str]:
     needed = limits.num_free_checkpoints * checkpoint_bytes(config) / _GB
     hint = f"{limits.num_free_checkpoints} checkpoints must fit: free some, or give another run="
     yield from _lack_of_space(Path(config.run), needed, hint)
-    try:
-        read_some_shards(Path(config.data.train), limits.num_read_shards)
-    except UserError as error:
-        yield str(error)
+    folders = [config.data.train]
+    if config.validation.every:
+        folders.append(config.validation.data)
+    for folder in folders:
+        try:
+            read_some_shards(Path(folder), limits.num_read_shards)
+        except UserError as error:
+            yield str(error)
 
 
 def checkpoint_bytes(config: "PretrainConfig") -> int:

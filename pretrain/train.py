@@ -35,6 +35,7 @@ from pretrain.preemption import StopRequest
 from pretrain.saving import CheckpointSaver
 from pretrain.stability import StepWatch
 from pretrain.trained_module import build_module
+from pretrain.validation import Validation
 from recaption.common.config import UserError, load_config, print_json, write_config
 
 USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...] [key=value ...]
@@ -78,6 +79,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
     if state.stream:
         stream.load_state_dict(state.stream)
+    validation = Validation(config, tokenizer, ranks, stop_request)
     module = build_module(config)
     if checkpoint is None:
         load_frozen_weights(module.model, config.model)
@@ -114,7 +116,9 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     # ---- steps
     batches = iter(stream)
     module.train()
-    stopping = False
+    if validation.is_missing(state.step):  # stopped in the midst of it, or asked for only now
+        validation.run(state.step, engine, module, metrics)
+    stopping = validation.was_abandoned
     while state.step < config.train.num_steps and not stopping:
         with metrics.watch("data"):
             batch = next(batches)
@@ -167,6 +171,8 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
             metrics.rewind(state.step)
             keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
             continue
+        if validation.is_due(state.step):
+            validation.run(state.step, engine, module, metrics)
         with metrics.watch("communicate"):
             stopping = ranks.any(bool(stop_request)) or state.step == config.train.stop_at_step
         # Not while steps are skipped: the checkpoint before is the one to go back to.
@@ -177,8 +183,9 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
                 saver.save(state)
     saver.wait()
     metrics.close()
-    is_finished = state.step in (config.train.num_steps, config.train.stop_at_step)
-    if ranks.is_first and state.step < config.train.num_steps:
+    is_at_its_end = state.step in (config.train.num_steps, config.train.stop_at_step)
+    is_finished = is_at_its_end and not validation.was_abandoned
+    if ranks.is_first and (state.step < config.train.num_steps or validation.was_abandoned):
         who = "train.stop_at_step" if is_finished else stop_request.signal_name or "another rank"
         print(
             f"stopped by {who} after step {state.step}; the same command goes on from there",
