@@ -54,6 +54,7 @@ def test_a_healthy_node_has_no_problem(arguments: list[str], tmp_path: Path) -> 
         ("preflight.min_free_shared_gb=1e9", "/dev/shm has"),
         ("preflight.num_free_checkpoints=1000000000", "1000000000 checkpoints must fit"),
         ("data.train=/nowhere", "/nowhere is not a folder of training shards"),
+        ("validation={every: 1, data: /gone}", "/gone is not a folder of training shards"),
         ("run=/proc/run", "/proc cannot be written to"),
     ],
 )
