@@ -183,7 +183,7 @@ def _met_ranks(timeout: float) -> Iterator["Ranks"]:
     from pretrain.distributed.ranks import RanksConfig, joined_ranks
 
     try:
-        with joined_ranks(RanksConfig(timeout)) as ranks:
+        with joined_ranks(RanksConfig(timeout, heartbeat_timeout=0)) as ranks:
             yield ranks
     except RuntimeError as error:
         rank, world_size = os.environ["RANK"], os.environ["WORLD_SIZE"]
