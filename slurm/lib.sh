@@ -11,7 +11,9 @@
 #                                                                        in a row (3)
 #
 # Slurm itself sends back what it preempts, and a job whose node failed (--requeue). `scancel JOB` ends
-# it; `scancel --signal=USR1 JOB` saves and sends it back.
+# it; `scancel --signal=USR1 JOB` saves and sends it back. What reaches its time limit Slurm would
+# end for good: a job that is not done with saving LAST_MOMENT seconds (30) before goes back, too, and
+# on from the checkpoint before.
 
 PYTHON=${PYTHON:-.venv-train/bin/python}
 export PYTHON PYTHONUNBUFFERED=1
@@ -51,9 +53,37 @@ begin() {
     [[ $rank_logs != "$job_log" ]] || rank_logs+=-ranks
     echo "attempt $((${SLURM_RESTART_COUNT:-0} + 1)) of job $job on" \
         "$SLURM_JOB_NODELIST, $(date '+%F %T')"
+    # What the ranks leave when they have saved and stopped: the first of them to end with 75 takes
+    # the others with it, and srun tells the highest status.
+    export CANOPY_STOPPED_NOTE=$rank_logs.stopped
+    rm -f "$CANOPY_STOPPED_NOTE"
+    requeue_before_the_limit &
+    limit_watcher=$!
     # The shell outlives the signals that reach its ranks, to decide below.
     trap : TERM USR1 USR2
-    trap clean_nodes EXIT
+    trap clean_up EXIT
+    clean_nodes
+}
+
+requeue_before_the_limit() {
+    trap 'kill $! 2>/dev/null; exit' TERM
+    local end left
+    while true; do # the limit may be moved meanwhile
+        left=300
+        end=$(squeue --noheader --jobs="$job" --format=%e) || end=
+        [[ $end != *:* ]] || left=$(($(date -d "$end" +%s) - $(date +%s) - ${LAST_MOMENT:-30}))
+        if ((left <= 0)); then
+            echo "the time limit is near, and not all is saved: the job goes back to the queue"
+            scontrol requeue "$job"
+            return
+        fi
+        sleep $((left < 300 ? left : 300)) &
+        wait $!
+    done
+}
+
+clean_up() {
+    kill "$limit_watcher" 2>/dev/null || true
     clean_nodes
 }
 
@@ -66,6 +96,7 @@ clean_nodes() {
 # finish STATUS: ends the job, or sends it back to the queue.
 finish() {
     local status=$1 crashes_file=$rank_logs.crashes crashes=0
+    [[ ! -e $CANOPY_STOPPED_NOTE ]] || status=75
     if ((status == 0)); then
         rm -f "$crashes_file"
         exit 0
@@ -96,9 +127,11 @@ finish() {
         fi
         echo "$crashes" >"$crashes_file"
         echo "the ranks ended with status $status (crash $crashes in a row)"
+    else
+        rm -f "$crashes_file"
     fi
     echo "the job goes back to the queue"
-    clean_nodes
+    clean_up
     trap - EXIT
     local attempt
     for attempt in {1..10}; do # the controller may be away for a while

@@ -69,6 +69,12 @@ def describe_attempt(environment: _Environment = os.environ) -> str:
     return f"attempt {attempt} of job {job} on {nodes}"
 
 
+def note_that_it_stopped(environment: _Environment = os.environ) -> None:
+    """For `slurm/lib.sh`: all is saved, however the ranks that are still there end."""
+    if "CANOPY_STOPPED_NOTE" in environment:
+        Path(environment["CANOPY_STOPPED_NOTE"]).touch()
+
+
 def first_host(nodes: str) -> str:
     """The first host of a list as Slurm writes it: `gpu[03-10,12],login` -> `gpu03`."""
     first = re.split(r",(?![^\[]*\])", nodes)[0]

@@ -46,6 +46,7 @@ def test_a_signal_ahead_of_the_time_limit_sends_the_job_back(
     assert cluster.wait(job) == "COMPLETED", cluster.job_log(job)
     log = cluster.job_log(job)
     assert "stopped by SIGUSR1" in log
+    assert "crash" not in log  # the first rank to end takes the other with it
     assert "the job goes back to the queue" in log
     assert f"attempt 2 of job {job}" in log
     assert "resumed after step" in log
