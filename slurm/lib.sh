@@ -56,6 +56,7 @@ begin() {
     # What the ranks leave when they have saved and stopped: the first of them to end with 75 takes
     # the others with it, and srun tells the highest status.
     export CANOPY_STOPPED_NOTE=$rank_logs.stopped
+    crashes_file=$rank_logs.crashes
     rm -f "$CANOPY_STOPPED_NOTE"
     requeue_before_the_limit &
     limit_watcher=$!
@@ -73,7 +74,8 @@ requeue_before_the_limit() {
         end=$(squeue --noheader --jobs="$job" --format=%e) || end=
         [[ $end != *:* ]] || left=$(($(date -d "$end" +%s) - $(date +%s) - ${LAST_MOMENT:-30}))
         if ((left <= 0)); then
-            echo "the time limit is near, and not all is saved: the job goes back to the queue"
+            count_crash "the time limit is near, and not all is saved" || return 0
+            echo "the job goes back to the queue"
             scontrol requeue "$job"
             return
         fi
@@ -95,7 +97,7 @@ clean_nodes() {
 
 # finish STATUS: ends the job, or sends it back to the queue.
 finish() {
-    local status=$1 crashes_file=$rank_logs.crashes crashes=0
+    local status=$1
     [[ ! -e $CANOPY_STOPPED_NOTE ]] || status=75
     if ((status == 0)); then
         rm -f "$crashes_file"
@@ -112,21 +114,12 @@ finish() {
     # When Slurm itself is ending the job, or has put it back, that is not ours to change.
     local state
     state=$(squeue --noheader --jobs="$job" --states=all --format=%T) || state=RUNNING
-    if [[ $state != RUNNING ]]; then
+    if [[ $state != RUNNING && $state != SIGNALING ]]; then # it may still be sending USR1
         echo "Slurm is ending this attempt ($state)"
         exit "$status"
     fi
     if ((status != 75)); then
-        [[ -f $crashes_file ]] && crashes=$(<"$crashes_file")
-        # An hour of training is no crash in a row.
-        ((SECONDS < 3600)) || crashes=0
-        crashes=$((crashes + 1))
-        if ((crashes > ${MAX_CRASHES:-3})); then
-            echo "the ranks ended with status $status, $crashes times in a row: the job ends"
-            exit "$status"
-        fi
-        echo "$crashes" >"$crashes_file"
-        echo "the ranks ended with status $status (crash $crashes in a row)"
+        count_crash "the ranks ended with status $status" || exit "$status"
     else
         rm -f "$crashes_file"
     fi
@@ -142,6 +135,20 @@ finish() {
         sleep 30
     done
     exit "$status"
+}
+
+# count_crash WHAT: fails where there were too many in a row.
+count_crash() {
+    local crashes=0
+    # An hour of training is no crash in a row.
+    [[ ! -f $crashes_file ]] || ((SECONDS >= 3600)) || crashes=$(<"$crashes_file")
+    crashes=$((crashes + 1))
+    echo "$1 (crash $crashes in a row)"
+    echo "$crashes" >"$crashes_file"
+    if ((crashes > ${MAX_CRASHES:-3})); then
+        echo "too many: the job ends"
+        return 1
+    fi
 }
 
 # What the ranks ended with as the user's mistake; it stands in their own logs.
