@@ -6,12 +6,12 @@ import torch
 
 from pretrain.checkpoint import (
     CONFIG,
-    WEIGHTS,
-    SavedTensors,
     TrainState,
     complete_checkpoints,
     find_checkpoint,
-    load_checkpoint,
+    go_back,
+    load_optimizer,
+    load_weights,
     read_state,
     record_rollback,
 )
@@ -91,7 +91,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     if checkpoint is None:
         load_frozen_weights(module.model, config.model)
     else:
-        module.load_state_dict(dict(SavedTensors(checkpoint / WEIGHTS)))
+        load_weights(checkpoint, module)
     module.to(ranks.device)
     num_parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if config.engine.compile:
@@ -105,7 +105,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     )
     ema = Ema(engine.shards, config.engine.ema_decay) if config.engine.ema_decay else None
     if checkpoint is not None:
-        load_checkpoint(checkpoint, engine, ema)
+        load_optimizer(checkpoint, engine, ema)
 
     # ---- what watches over it
     totals = {
@@ -115,7 +115,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     metrics = RunMetrics(config, ranks, state.step, totals, stream.num_ready_batches)
     exchange = Exchange(stopwatch=metrics.stopwatch)
     saver = CheckpointSaver(run, config.train, engine.shards, ema, ranks)
-    watch = StepWatch(config.stability, state.num_rollbacks)
+    watch = StepWatch(config.stability)
     keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
     if ranks.is_first:
         print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
@@ -172,9 +172,9 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
                 num_failed_checkpoints=saver.num_failures,
             )
 
-        if watch.must_roll_back(accepted):
-            saver.wait()
-            _roll_back(run, state, stream, watch, engine, ema, ranks)
+        if watch.must_roll_back(accepted, state.num_rollbacks):
+            saver.settle()
+            _roll_back(run, state, stream, engine, ema, ranks)
             metrics.rewind(state.step)
             keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
             continue
@@ -207,7 +207,6 @@ def _roll_back(
     run: Path,
     state: TrainState,
     stream: BatchStream,
-    watch: StepWatch,
     engine: Engine,
     ema: Ema | None,
     ranks: Ranks,
@@ -220,11 +219,11 @@ def _roll_back(
             "checkpoint to go back to: try a lower optim.learning_rate or an engine.max_grad_norm"
         )
     before, bad_step = read_state(complete[-1]), state.step
-    load_checkpoint(complete[-1], engine, ema)
+    go_back(complete[-1], engine, ema)
     state.step, state.num_updates = before.step, before.num_updates
     state.num_skipped_steps = before.num_skipped_steps
     state.num_samples_seen = before.num_samples_seen
-    state.num_rollbacks = watch.num_rollbacks
+    state.num_rollbacks += 1
     state.stream = stream.state_dict()
     ranks.barrier()
     if ranks.is_first:

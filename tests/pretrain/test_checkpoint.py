@@ -34,6 +34,9 @@ class OneRank:
     def any(self, flag: bool) -> bool:
         return flag
 
+    def barrier(self) -> None:
+        pass
+
 
 class SmallShards:
     """A weight that says in which step it was saved."""
@@ -126,6 +129,39 @@ def test_a_checkpoint_that_takes_too_long_is_told_once(
         save(saver, step)
     saver.wait()
     assert capsys.readouterr().out.count("writing a checkpoint took 1 s (train.slow_save=0.5)") == 1
+
+
+def test_what_a_killed_attempt_left_is_removed(tmp_path: Path) -> None:
+    """One checkpoint half written, one that was not closed, and one half removed."""
+    for name in (".step-00000007.tmp", "step-00000007", "step-00000002"):
+        folder = tmp_path / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / WEIGHTS).write_bytes(b"half")
+    saver, _ = saver_of(tmp_path)
+    save(saver, 5)
+    saver.wait()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+def test_a_marker_that_does_not_fit_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver, _ = saver_of(tmp_path)
+    write_text = Path.write_text
+
+    def full(path: Path, text: str) -> int:
+        if path.name == COMPLETE:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    save(saver, 1)
+    with pytest.raises(UserError, match="step 1 cannot be written"):
+        saver.wait()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    save(saver, 2)
+    saver.settle()  # training goes on
+    assert saver.num_failures == 2
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(
