@@ -78,6 +78,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
     if state.stream:
         stream.load_state_dict(state.stream)
+    batches = iter(stream)  # loader workers begin while the model is built
     module = build_module(config)
     if checkpoint is None:
         load_frozen_weights(module.model, config.model)
@@ -112,7 +113,6 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
         print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
 
     # ---- steps
-    batches = iter(stream)
     module.train()
     stopping = False
     while state.step < config.train.num_steps and not stopping:
