@@ -1,8 +1,11 @@
 """In which order a run goes through its samples: pass after pass, on any number of ranks."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
 from streaming import StreamingDataset
 from streaming.base.batching import generate_work
 from streaming.base.world import World
@@ -60,19 +63,27 @@ class SampleOrder:
 
     def batches(self, start: Position) -> Iterator[PlannedBatch]:
         """This rank's batches behind ``start``, without end."""
-        pass_index, num_taken = start.pass_index, start.num_samples
-        while True:
-            num_batches = (self._samples_a_pass - num_taken) // self._samples_a_step
-            if num_batches > 0:
-                dataset, world = self._dataset, self._world
-                dataset.initial_physical_nodes = self.initial_num_nodes  # type: ignore[assignment]
-                # (nodes, ranks a node, 1, batches, batch size)
-                all_ranks = generate_work(
-                    dataset.batching_method, dataset, world, pass_index, num_taken
-                )
-                planned = all_ranks[world.node, world.rank_of_node, 0, :num_batches].copy()
-                del all_ranks  # gigabytes, where there are so many samples
-                for indices in planned:
-                    num_taken += self._samples_a_step
-                    yield PlannedBatch(indices.tolist(), Position(pass_index, num_taken))
-            pass_index, num_taken = pass_index + 1, 0
+        # A pass over 30 M samples takes seconds to plan: that is done while the one before lasts.
+        with ThreadPoolExecutor(1, "sample order") as planner:
+            following = planner.submit(self._rest_of_pass, start)
+            while True:
+                batches, next_pass = following.result(), Position(start.pass_index + 1)
+                following = planner.submit(self._rest_of_pass, next_pass)
+                for number, indices in enumerate(batches, 1):
+                    num_taken = start.num_samples + number * self._samples_a_step
+                    yield PlannedBatch(indices.tolist(), Position(start.pass_index, num_taken))
+                start = next_pass
+
+    def _rest_of_pass(self, start: Position) -> NDArray[np.int64]:
+        """The samples of this rank's batches from there to the end of the pass, one row each."""
+        num_batches = (self._samples_a_pass - start.num_samples) // self._samples_a_step
+        if num_batches <= 0:
+            return np.empty((0, 0), np.int64)
+        dataset, world = self._dataset, self._world
+        dataset.initial_physical_nodes = self.initial_num_nodes  # type: ignore[assignment]
+        # (nodes, ranks a node, 1, batches, batch size)
+        all_ranks = generate_work(
+            dataset.batching_method, dataset, world, start.pass_index, start.num_samples
+        )
+        # A copy: that of all ranks is large.
+        return all_ranks[world.node, world.rank_of_node, 0, :num_batches].copy()
