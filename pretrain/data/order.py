@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from streaming import StreamingDataset
-from streaming.base.batching import generate_work
+from streaming.base.partition import get_partitions
+from streaming.base.shuffle import get_shuffle
 from streaming.base.world import World
 
 
@@ -32,7 +32,7 @@ class PlannedBatch:
 
 
 class SampleOrder:
-    """Plans the batches of this rank, from the order that mosaicml-streaming shuffles.
+    """Plans the batches of this rank, in the order that mosaicml-streaming shuffles.
 
     The library leaves it to loader workers to come to an agreement about an order at the start of
     each pass, and only then do they begin to read. Here each rank works it out for itself before
@@ -43,19 +43,29 @@ class SampleOrder:
     together they take the same number a step: a run may go on with others.
 
     Args:
-        dataset: whose `shuffle_block_size` and `num_canonical_nodes` are set.
+        shard_sizes: samples of each shard.
         batch_size: samples a rank and step.
+        num_canonical_nodes: that the order is made for, whatever the number of nodes.
+        seed: of the shuffle.
     """
 
-    def __init__(self, dataset: StreamingDataset, batch_size: int) -> None:
-        self._dataset = dataset
+    def __init__(
+        self,
+        shard_sizes: NDArray[np.int64],
+        batch_size: int,
+        num_canonical_nodes: int,
+        seed: int,
+    ) -> None:
+        self._shard_sizes = shard_sizes
+        self._batch_size = batch_size
+        self._num_canonical_nodes = num_canonical_nodes
+        self._seed = seed
         self._world = World.detect()
         self._samples_a_step = batch_size * self._world.num_ranks
         # Canonical nodes have the same number of samples, which some repeat a sample for. What
         # further repetition some numbers of ranks need to be even stays out of all passes.
-        num_nodes = dataset.num_canonical_nodes
-        assert num_nodes is not None
-        self._samples_a_pass = -(-dataset.num_samples // num_nodes) * num_nodes
+        samples_a_node = -(-int(shard_sizes.sum()) // num_canonical_nodes)
+        self._samples_a_pass = samples_a_node * num_canonical_nodes
         assert self._samples_a_pass >= self._samples_a_step
         #: Nodes at the start of the run. The library shares samples as it did among those, where
         #: the canonical nodes do not go evenly into the nodes of now.
@@ -79,11 +89,25 @@ class SampleOrder:
         num_batches = (self._samples_a_pass - start.num_samples) // self._samples_a_step
         if num_batches <= 0:
             return np.empty((0, 0), np.int64)
-        dataset, world = self._dataset, self._world
-        dataset.initial_physical_nodes = self.initial_num_nodes  # type: ignore[assignment]
+        world = self._world
         # (nodes, ranks a node, 1, batches, batch size)
-        all_ranks = generate_work(
-            dataset.batching_method, dataset, world, start.pass_index, start.num_samples
+        places = get_partitions(
+            "relaxed",
+            int(self._shard_sizes.sum()),
+            self._num_canonical_nodes,
+            world.num_nodes,
+            world.ranks_per_node,
+            world.workers_per_rank,
+            self._batch_size,
+            start.num_samples,
+            self.initial_num_nodes,
         )
-        # A copy: that of all ranks is large.
-        return all_ranks[world.node, world.rank_of_node, 0, :num_batches].copy()
+        shuffled = get_shuffle(
+            "py1e",
+            self._shard_sizes,
+            self._num_canonical_nodes,
+            self._seed,
+            start.pass_index,
+            max(4_000_000 // self._num_canonical_nodes, 2**18),  # the library's own default
+        )
+        return shuffled[places[world.node, world.rank_of_node, 0, :num_batches]]

@@ -8,15 +8,14 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
-from streaming import StreamingDataset
-from streaming.base.format import reader_from_json
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from pretrain.data.bad_samples import BadSampleWatch
-from pretrain.data.checks import check_shards, check_sources
+from pretrain.data.checks import check_sources
 from pretrain.data.config import DataConfig
 from pretrain.data.order import Position, SampleOrder
+from pretrain.data.shards import TrainingShards
 from pretrain.data.tokens import PackedTexts, Tokenizer
 from pretrain.data.worker import PreparedBatch, TrainingSamples, leave_signals_to_the_rank
 from recaption.common.config import UserError
@@ -60,14 +59,9 @@ class Batch:
 
 def read_samples(folder: Path | str) -> Iterator[Sample]:
     """Every sample of a folder of MDS shards once, in the order in which they were packed."""
-    for shard in check_shards(folder):
-        reader = reader_from_json(str(folder), None, shard)
-        try:
-            reader.validate(allow_unsafe_types=False)
-        except ValueError as error:  # a column of pickles, which could run anything
-            raise UserError(f"{folder} is not read: {error}") from None
-        for position in range(reader.size):
-            yield _to_sample(reader[position])
+    shards = TrainingShards(folder)
+    for index in range(shards.num_samples):
+        yield _to_sample(shards[index])
 
 
 class BatchStream:
@@ -85,17 +79,9 @@ class BatchStream:
     def __init__(
         self, config: DataConfig, tokenizer: Tokenizer, image_size: int, seed: int, world_size: int
     ) -> None:
-        check_shards(config.train)
+        shards = TrainingShards(config.train)
         check_sources(config)
-        shards = StreamingDataset(
-            local=config.train,
-            batch_size=config.batch_size,
-            shuffle=True,
-            shuffle_seed=seed,
-            num_canonical_nodes=config.num_canonical_nodes,
-            shuffle_block_size=max(4_000_000 // config.num_canonical_nodes, 2**18),
-        )
-        self.num_samples: int = shards.num_samples
+        self.num_samples = shards.num_samples
         global_batch = config.batch_size * world_size
         if self.num_samples < global_batch:
             raise UserError(
@@ -109,7 +95,7 @@ class BatchStream:
                 f"data.num_canonical_nodes={config.num_canonical_nodes}: lower that or pack more"
             )
         self._num_workers = config.num_workers
-        self._order = SampleOrder(shards, config.batch_size)
+        self._order = SampleOrder(shards.sizes, config.batch_size, config.num_canonical_nodes, seed)
         self._position = Position()
         self._samples = TrainingSamples(shards, config, tokenizer, image_size, seed)
         self._watch = BadSampleWatch(config.max_bad_share)

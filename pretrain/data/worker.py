@@ -5,14 +5,11 @@ import os
 import signal
 import threading
 from dataclasses import dataclass, replace
-from pathlib import Path
 from random import Random
 from typing import Any, Self
 
 import torch
 from PIL import Image
-from streaming import StreamingDataset
-from streaming.base.format.base.reader import JointReader
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -20,6 +17,7 @@ from pretrain.data.bad_samples import BadSample, BadSampleError
 from pretrain.data.captions import num_texts, sample_texts
 from pretrain.data.config import DataConfig
 from pretrain.data.order import PlannedBatch, Position
+from pretrain.data.shards import TrainingShards
 from pretrain.data.tokens import PackedTexts, Tokenizer, pack_tokens
 from pretrain.data.transforms import training_transform
 from recaption.common.config import UserError
@@ -50,7 +48,7 @@ class TrainingSamples(Dataset[PreparedBatch]):
 
     def __init__(
         self,
-        shards: StreamingDataset,
+        shards: TrainingShards,
         config: DataConfig,
         tokenizer: Tokenizer,
         image_size: int,
@@ -108,19 +106,9 @@ class TrainingSamples(Dataset[PreparedBatch]):
 
     def _read_row(self, index: int) -> tuple[dict[str, Any], str]:
         """A row of the shards, and the name of the file it stands in."""
-        shard_index, position = self._shards.spanner[index]
-        shard = self._shards.shards[shard_index]
-        assert isinstance(shard, JointReader)  # all of a sample in one file, as MDS has it
-        file = (shard.zip_data or shard.raw_data).basename
+        file = self._shards.file_of(index)
         try:
-            return shard[position], file
-        except FileNotFoundError:
-            path = Path(self._config.train) / file
-            if not path.exists():  # the streaming library would look for it again and again
-                raise UserError(
-                    f"{path} is gone since training began: copy or pack the shards again"
-                ) from None
-            return self._shards[index], file  # a compressed shard, which this unpacks
+            return self._shards[index], file
         except ValueError as error:  # bytes that are no text or no JSON
             reason = f"{type(error).__name__}: {error}"
             raise BadSampleError(BadSample(f"#{index}", "unknown", file, reason)) from None

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 from streaming import StreamingDataLoader, StreamingDataset
 
@@ -11,29 +12,12 @@ from pretrain.data.order import PlannedBatch, Position, SampleOrder
 from tests.pretrain.trainruns import write_training_shards
 
 NUM_SAMPLES = 39  # a number that 8 canonical nodes and 3 ranks do not go evenly into
+SHARD_SIZES = np.array([20, 19])
 NUM_STEPS = 8  # of 12 samples: two passes and more
 
 
 @pytest.fixture
-def dataset(tmp_path: Path) -> StreamingDataset:
-    return open_shards(write_training_shards(tmp_path / "shards", NUM_SAMPLES), batch_size=12)
-
-
-def open_shards(folder: Path, batch_size: int) -> StreamingDataset:
-    return StreamingDataset(
-        local=str(folder),
-        batch_size=batch_size,
-        shuffle=True,
-        shuffle_seed=3,
-        num_canonical_nodes=8,
-        shuffle_block_size=2**18,
-    )
-
-
-@pytest.fixture
-def order_of(
-    dataset: StreamingDataset, monkeypatch: pytest.MonkeyPatch
-) -> Callable[[int, int, int], SampleOrder]:
+def order_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, int, int], SampleOrder]:
     """The order as a rank of a job of so many nodes and ranks a node sees it."""
 
     def make(num_nodes: int, ranks_per_node: int, rank: int) -> SampleOrder:
@@ -44,8 +28,7 @@ def order_of(
             ("LOCAL_WORLD_SIZE", ranks_per_node),
         ):
             monkeypatch.setenv(name, str(value))
-        dataset.batch_size = 12 // num_ranks
-        return SampleOrder(dataset, 12 // num_ranks)
+        return SampleOrder(SHARD_SIZES, 12 // num_ranks, num_canonical_nodes=8, seed=3)
 
     return make
 
@@ -69,12 +52,14 @@ def steps(order_of, num_nodes: int, ranks_per_node: int, start: Position, number
     return result
 
 
-def test_the_order_is_the_library_s(dataset: StreamingDataset, order_of, tmp_path: Path) -> None:
-    (tmp_path / "again").symlink_to(tmp_path / "shards")
-    library = StreamingDataLoader(
-        open_shards(tmp_path / "again", batch_size=12), batch_size=12, drop_last=True
+def test_the_order_is_the_library_s(order_of, tmp_path: Path) -> None:
+    folder = write_training_shards(tmp_path / "shards", NUM_SAMPLES, size_limit=2**14)
+    dataset = StreamingDataset(
+        local=str(folder), batch_size=12, shuffle=True, shuffle_seed=3, num_canonical_nodes=8
     )
-    keys = [batch["key"] for _ in range(2) for batch in (list(library))]
+    assert dataset.samples_per_shard.tolist() == SHARD_SIZES.tolist()
+    library = StreamingDataLoader(dataset, batch_size=12, drop_last=True)
+    keys = [batch["key"] for _ in range(2) for batch in list(library)]
     planned = take(order_of(1, 1, 0), Position(), len(keys))
     assert [[f"{index:04d}" for index in batch.indices] for batch in planned] == keys
     assert {batch.pass_index for batch in planned} == {0, 1}

@@ -153,6 +153,27 @@ def test_workers_outlive_passes_and_prepare_the_next_ones(tmp_path: Path) -> Non
     assert set(psutil.Process().children()) == before
 
 
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_compressed_shards_are_unpacked(tmp_path: Path, num_workers: int) -> None:
+    plain = write_training_shards(tmp_path / "plain", 24, size_limit=2**13)
+    packed = write_training_shards(tmp_path / "zip", 24, size_limit=2**13, compression="zstd")
+    names = {path.name for path in packed.iterdir()}
+    assert "shard.00001.mds.zstd" in names and "shard.00001.mds" not in names
+    expected = contents(list(islice(drawn(plain), 9)))
+    assert contents(list(islice(drawn(packed, num_workers), 9))) == expected
+
+
+def test_a_stream_leaves_nothing_in_shared_memory(tmp_path: Path) -> None:
+    folder = write_training_shards(tmp_path / "shards", 8)
+    num_open = psutil.Process().num_fds()
+    mapped = {entry.path for entry in psutil.Process().memory_maps()}
+    for _ in range(5):
+        list(islice(stream(folder, num_workers=1), 5))
+    assert psutil.Process().num_fds() <= num_open + 1  # torch may open one for good
+    after = {entry.path for entry in psutil.Process().memory_maps()} - mapped
+    assert [path for path in after if path.startswith("/dev/shm")] == []
+
+
 def test_the_stream_draws_nothing_from_the_generator_that_makes_the_weights(tmp_path: Path) -> None:
     folder = write_training_shards(tmp_path / "shards", 8)
     state = torch.get_rng_state()
