@@ -86,6 +86,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
     if state.stream:
         stream.load_state_dict(state.stream)
+    batches = iter(stream)  # loader workers begin while the model is built
     validation = Validation(config, tokenizer, ranks, stop_request)
     module = build_module(config)
     if checkpoint is None:
@@ -121,7 +122,6 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
         print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
 
     # ---- steps
-    batches = iter(stream)
     module.train()
     if validation.is_missing(state.step):  # stopped in the midst of it, or asked for only now
         validation.run(state.step, engine, module, metrics)

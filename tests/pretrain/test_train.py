@@ -134,10 +134,13 @@ def test_a_stop_leaves_a_checkpoint_of_the_last_step(
     for line in process.stdout:
         if line.startswith("step 2/"):
             job = psutil.Process(process.pid)
-            for member in [*(job.children(recursive=True) if to_all else []), job]:
+            members = job.children(recursive=True)
+            for member in [*(members if to_all else []), job]:
                 member.send_signal(number)
             break
     output, _ = process.communicate(timeout=120)
+    assert len(members) >= 4  # ranks and their loader workers
+    assert psutil.wait_procs(members, timeout=10)[1] == []
     assert f"stopped by {number.name}" in output or "stopped by another rank" in output, output
     (checkpoint,) = (run / "checkpoints").iterdir()
     step = read_metrics(run / "metrics.jsonl")[-1]["step"]
