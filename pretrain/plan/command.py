@@ -8,11 +8,11 @@ from pretrain.data.captions import num_texts
 from pretrain.models.count import count_parameters
 from pretrain.plan.accelerators import ACCELERATORS
 from pretrain.plan.step import (
-    EncoderTrace,
+    StepTrace,
     LossTrace,
     build_without_numbers,
     count_forward_macs,
-    trace_encoders,
+    trace_step,
     trace_loss,
 )
 from pretrain.plan.table import print_plan
@@ -76,8 +76,7 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
     length = min(config.text_length, config.model.text.part.context_length)  # longer ones are cut
     module = build_without_numbers(config)
     encoders = {
-        precision: trace_encoders(_in_precision(config, precision), length)
-        for precision in PRECISIONS
+        precision: trace_step(_in_precision(config, precision), length) for precision in PRECISIONS
     }
     loss = trace_loss(config, encoders[config.engine.precision].features, config.world_size)
     batch_size = config.data.batch_size * config.world_size
@@ -136,7 +135,7 @@ def _flops_per_sample(config: PlanConfig, length: int, loss: LossTrace) -> dict[
 
 
 def _memory(
-    config: PlanConfig, stage: int, encoders: EncoderTrace, loss: LossTrace
+    config: PlanConfig, stage: int, encoders: StepTrace, loss: LossTrace
 ) -> dict[str, float]:
     """Bytes of one rank, by part and at the worst moment, in which not all parts live."""
     module = build_without_numbers(config)

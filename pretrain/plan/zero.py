@@ -12,7 +12,7 @@ from torch import nn
 
 from pretrain.distributed.engine import reduce_bucket_size
 from pretrain.optim import OptimConfig, parameter_groups
-from pretrain.plan.step import EncoderTrace
+from pretrain.plan.step import StepTrace
 from pretrain.plan.traffic import all_gather_bytes, all_reduce_bytes
 
 BYTES = 4
@@ -111,7 +111,7 @@ def rank_state(
     )
 
 
-def peak(state: RankState, encoders: EncoderTrace, loss: float, in_pieces: bool) -> float:
+def peak(state: RankState, encoders: StepTrace, loss: float, in_pieces: bool) -> float:
     """The most bytes at any moment of a step.
 
     Args:

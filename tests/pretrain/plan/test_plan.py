@@ -12,7 +12,7 @@ import torch
 
 from pretrain.models.count import forward_macs
 from pretrain.plan.command import PlanConfig, main, make_plan
-from pretrain.plan.step import _traced_loss, count_forward_macs, trace_encoders, trace_loss
+from pretrain.plan.step import _traced_loss, count_forward_macs, trace_step, trace_loss
 from pretrain.plan.zero import Weights, partition_sizes, sent_bytes
 from pretrain.trained_module import build_module
 from recaption.common.config import ConfigError, load_config
@@ -65,7 +65,7 @@ def test_a_dry_run_of_64_ranks_holds_and_sends_as_planned(tmp_path):
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
     config = load_config(PlanConfig, [str(path), "data.train=none", "nodes=8", "gpus=8"])
-    features = trace_encoders(config, 8).features
+    features = trace_step(config, 8).features
     of_loss = trace_loss(config, features, 64).sent
     for stage, row in enumerate(json.loads(process.stdout.splitlines()[-1])):
         weights = Weights(row["groups"], 0)
@@ -81,7 +81,7 @@ def test_a_dry_run_of_64_ranks_holds_and_sends_as_planned(tmp_path):
 @pytest.mark.parametrize("form", ["sigmoid", "softmax"])
 def test_the_loss_of_many_ranks_is_extrapolated_from_few(tmp_path, form):
     config = configured(tmp_path, TINY.replace("softmax", form))
-    features = trace_encoders(config, 12).features
+    features = trace_step(config, 12).features
     planned, real = (trace(config, features, 24) for trace in (trace_loss, _traced_loss))
     assert astuple(planned) == pytest.approx(astuple(real), rel=0.05)
 
@@ -140,7 +140,7 @@ def test_mistakes_are_named(tmp_path, override, message):
 
 def test_blocks_computed_again_keep_less(tmp_path):
     few, many = (
-        trace_encoders(configured(tmp_path, TINY, f"train.recompute_blocks={again}"), 12)
+        trace_step(configured(tmp_path, TINY, f"train.recompute_blocks={again}"), 12)
         for again in ("true", "false")
     )
     assert few.activations < 0.8 * many.activations
