@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from pretrain.config import PretrainConfig
@@ -19,6 +20,7 @@ from pretrain.models.count import forward_macs
 from pretrain.models.dual import DualEncoder
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.ops.packing import Packing, pack_by_length
+from pretrain.ops.recompute import Recomputing
 from pretrain.plan.trace import MemoryTrace, traced_memory
 from pretrain.plan.traffic import Traffic, pretended_ranks
 from pretrain.trained_module import TrainedModule, build_module
@@ -152,6 +154,38 @@ def count_forward_macs(config: PretrainConfig, text_length: int) -> dict[str, in
         module.to_empty(device="cpu")
         size, with_tokens = config.model.image.size, module.with_tokens
         return forward_macs(module.model, size, number, text_length, with_tokens)
+
+
+def count_recomputed_macs(config: PretrainConfig, text_length: int) -> int:
+    """Multiply-accumulates of the forward of one image and its texts in what
+    `train.recompute_blocks` computes again."""
+    number = num_texts(config.data.captions)
+    packing = _packing(number, text_length)
+    module = build_without_numbers(config).eval()
+    side = config.model.image.size
+    counter = FlopCounterMode(display=False)
+    found, begun = 0, []
+
+    def begin(*_: Any) -> None:
+        begun.append(counter.get_total_flops())
+
+    def end(*_: Any) -> None:
+        nonlocal found
+        flops = counter.get_total_flops() - begun.pop()
+        found += 0 if begun else flops  # what lies within another such part counts with that
+
+    for part in module.model.modules():
+        if isinstance(part, Recomputing):
+            part.register_forward_pre_hook(begin)
+            part.register_forward_hook(end)
+    with traced_memory(), _laid_out(module.model, packing), torch.no_grad():
+        module.to_empty(device="cpu")
+        image = torch.zeros(1, 3, side, side)
+        texts = pack_tokens([[0] * text_length] * number, number)
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            module.model.encode_image(image, with_tokens=module.with_tokens)
+            module.model.encode_text(texts)
+    return found // 2
 
 
 def build_without_numbers(config: PretrainConfig) -> TrainedModule:

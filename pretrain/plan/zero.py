@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from pretrain.distributed.engine import reduce_bucket_size
+from pretrain.ema import spread
 from pretrain.optim import OptimConfig, parameter_groups
 from pretrain.plan.step import StepTrace
 from pretrain.plan.traffic import all_gather_bytes, all_reduce_bytes
@@ -104,30 +105,44 @@ def rank_state(
         stage=stage,
         weights=held + weights.other,
         optimiser=(2 if stage == 0 else 3) * share,
-        ema=-(-whole // world_size) if has_ema else 0,
+        ema=_ema(weights, stage, world_size) if has_ema else 0,
         gradients=whole if stage < 2 else share,
         bucket=0 if stage == 0 else BYTES * reduce_bucket_size(weights.trained),
         in_update=in_update,
     )
 
 
-def peak(state: RankState, encoders: StepTrace, loss: float, in_pieces: bool) -> float:
+def _ema(weights: Weights, stage: int, world_size: int) -> int:
+    """Bytes of the running mean on the rank that has the most of it: pieces with ZeRO 3, else whole
+    tensors, so that a large one sets the least that some rank has."""
+    if stage == 3:
+        return BYTES * sum(partition_sizes(weights, stage, world_size))
+    sizes = {str(i): size for i, size in enumerate(sum(weights.groups, []))}
+    held = [0] * world_size
+    for name, owner in spread(sizes, world_size).items():
+        held[owner] += sizes[name]
+    return BYTES * max(held)
+
+
+def peak(state: RankState, encoders: StepTrace, loss: float) -> float:
     """The most bytes at any moment of a step.
 
     Args:
         state: of the rank.
         encoders: of its batch.
         loss: the most that the objective needs.
-        in_pieces: the loss is computed while nothing is kept for the encoders' backward.
     """
     resident = state.weights + state.optimiser + state.ema + encoders.batch
     bucket_in_loss = 0 if state.stage < 3 else state.bucket  # stage 3 never gives it back
-    in_loss = bucket_in_loss + loss + (0 if in_pieces else encoders.activations)
+    in_loss = bucket_in_loss + loss + encoders.activations
     if state.stage < 2:
         in_backward = state.bucket + encoders.peak_with_gradients
     else:
-        # Gradients lie in the bucket until it is full, and then as shares.
-        in_backward = state.bucket + max(encoders.peak, state.gradients)
+        # Gradients lie in the bucket until it is full, and then as shares: at stage 2 these are
+        # made behind the backward, at stage 3 there is always room for them.
+        shares = state.gradients if state.stage == 3 else 0
+        in_backward = state.bucket + max(encoders.peak + shares, state.gradients)
+        in_loss += shares
     in_update = state.gradients + state.in_update + bucket_in_loss
     return resident + max(in_loss, in_backward, in_update)
 
