@@ -13,9 +13,12 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch.distributed import Work
 
 from pretrain.data.captions import num_texts
 from pretrain.data.tokens import pack_tokens
@@ -73,8 +76,26 @@ def measure(config: PlanConfig, folder: Path) -> None:
     import deepspeed  # noqa: F401  what it allocates when it is imported is not counted
 
     with joined_ranks(config.ranks) as ranks:
+        if ranks.world_size > 1:
+            _wait_until_gloo_let_go()
         peak = peak_tensor_bytes(lambda: train(config, num_steps=2))
     (folder / str(ranks.rank)).write_text(str(peak))
+
+
+def _wait_until_gloo_let_go() -> None:
+    """Makes this thread the last to hold what travelled.
+
+    The profiler sees what the thread that it was begun in frees. What gloo's threads free would
+    count for ever, and whether they do is a race.
+    """
+    wait = Work.wait
+
+    def wait_and_let_go(work: Work, *arguments: Any) -> Any:
+        result = wait(work, *arguments)
+        time.sleep(0.005)
+        return result
+
+    Work.wait = wait_and_let_go  # type: ignore[method-assign, assignment]
 
 
 def train(config: PlanConfig, num_steps: int) -> None:

@@ -8,13 +8,13 @@ from pretrain.data.captions import num_texts
 from pretrain.models.count import count_parameters
 from pretrain.plan.accelerators import ACCELERATORS
 from pretrain.plan.step import (
-    StepTrace,
     LossTrace,
+    StepTrace,
     build_without_numbers,
     count_forward_macs,
     count_recomputed_macs,
-    trace_step,
     trace_loss,
+    trace_step,
 )
 from pretrain.plan.table import print_plan
 from pretrain.plan.zero import STAGES, count_weights, peak, rank_state, sent_bytes
@@ -108,7 +108,10 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
     }
     weights = count_weights(module, config.optim)
     plan["sent_bytes"] = {
-        "weights_and_gradients": [sent_bytes(weights, s, config.world_size) for s in STAGES],
+        "weights_and_gradients": [
+            sent_bytes(weights, stage, config.world_size, config.engine.num_micro_batches)
+            for stage in STAGES
+        ],
         "features": loss.sent,
     }
     plan["accelerator_memory"] = (
@@ -151,7 +154,8 @@ def _memory(
     module = build_without_numbers(config)
     weights = count_weights(module, config.optim)
     has_ema = config.engine.ema_decay > 0
-    state = rank_state(weights, stage, config.world_size, has_ema, config.device == "gpu")
+    num_pieces, is_gpu = config.engine.num_micro_batches, config.device == "gpu"
+    state = rank_state(weights, stage, config.world_size, num_pieces, has_ema, is_gpu)
     return {
         **asdict(state),
         "activations": encoders.batch + encoders.activations,

@@ -36,8 +36,8 @@ def print_plan(plan: dict[str, Any]) -> None:
             print(f"  {row['stage']:<12}{figures}{_mark(plan, precision, row)}")
     print(
         "  At the peak not all parts live; each lives at its own moment. Not counted: what the\n"
-        "  libraries and the allocator keep for themselves (on GPUs, leave a few GiB free), a rank's\n"
-        "  loader workers and batches that wait (in the host's memory), checkpoints being written."
+        "  libraries and the allocator keep for themselves (on GPUs leave a few GiB free); and\n"
+        "  in the host's memory loader workers, waiting batches, checkpoints being written."
     )
 
     sent = plan["sent_bytes"]
