@@ -160,7 +160,7 @@ def _memory(
         **asdict(state),
         "activations": encoders.batch + encoders.activations,
         "loss": loss.memory,
-        "peak": peak(state, encoders, loss.memory),
+        "peak": peak(state, encoders, loss.memory, num_pieces),
     }
 
 

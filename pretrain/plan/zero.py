@@ -156,13 +156,14 @@ def _ema(weights: Weights, stage: int, world_size: int) -> int:
     return BYTES * max(held)
 
 
-def peak(state: RankState, encoders: StepTrace, loss: float) -> float:
+def peak(state: RankState, encoders: StepTrace, loss: float, num_pieces: int) -> float:
     """The most bytes at any moment of a step.
 
     Args:
         state: of the rank.
         encoders: of its batch.
         loss: the most that the objective needs.
+        num_pieces: micro-batches.
     """
     resident = state.weights + state.optimiser + state.ema + encoders.batch
     bucket_in_loss = 0 if state.stage < 3 else state.bucket  # stage 3 never gives it back
@@ -171,10 +172,10 @@ def peak(state: RankState, encoders: StepTrace, loss: float) -> float:
         in_backward = state.bucket + encoders.peak_with_gradients
     else:
         # Gradients lie in the bucket until it is full, and then as shares: at stage 2 these are
-        # made behind the backward, at stage 3 there is always room for them.
-        shares = state.gradients if state.stage == 3 else 0
+        # made behind the first backward, at stage 3 there is always room for them.
+        shares = state.gradients if state.stage == 3 or num_pieces > 1 else 0
         in_backward = state.bucket + max(encoders.peak + shares, state.gradients)
-        in_loss += shares
+        in_loss += state.gradients if state.stage == 3 else 0
     in_update = state.gradients + state.in_update + bucket_in_loss
     return resident + max(in_loss, in_backward, in_update)
 

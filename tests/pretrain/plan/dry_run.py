@@ -1,5 +1,6 @@
-"""Prints what the first of 64 pretended ranks holds and sends under DeepSpeed, by ZeRO stage, with one and
-two micro-batches.
+"""Prints what the first of 64 pretended ranks holds and sends under DeepSpeed.
+
+By ZeRO stage, with one and two micro-batches.
 
     python dry_run.py CONFIG.yaml
 
