@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
 
 from pretrain.config import PretrainConfig
 from pretrain.distributed.engine import Engine
@@ -30,6 +30,7 @@ ROLLBACKS = "rollbacks.json"
 #: ranks, and where things lie. The number of images a step may not: see `find_checkpoint`.
 MAY_CHANGE = (
     "train",
+    "validation",
     "stability",
     "ranks",
     "preflight",
@@ -120,13 +121,23 @@ def read_state(checkpoint: Path) -> TrainState:
     return TrainState(**read_json(checkpoint / STATE))
 
 
-def load_checkpoint(checkpoint: Path, engine: Engine, ema: Ema | None) -> None:
-    """Loads weights, Adam's moments and the mean of the weights. Every rank must call this."""
-    weights = SavedTensors(checkpoint / WEIGHTS)
-    moments = SavedTensors(checkpoint / MOMENTS)
-    engine.shards.load(weights, moments, read_state(checkpoint).num_updates)
+def load_weights(checkpoint: Path, module: nn.Module) -> None:
+    """All weights and buffers, into a module that no engine has spread yet."""
+    module.load_state_dict(dict(SavedTensors(checkpoint / WEIGHTS)))
+
+
+def load_optimizer(checkpoint: Path, engine: Engine, ema: Ema | None) -> None:
+    """Adam's moments and the mean of the weights. Every rank must call this."""
+    num_updates = read_state(checkpoint).num_updates
+    engine.shards.load_moments(SavedTensors(checkpoint / MOMENTS), num_updates)
     if ema is not None:
         ema.load(SavedTensors(checkpoint / EMA_WEIGHTS))
+
+
+def go_back(checkpoint: Path, engine: Engine, ema: Ema | None) -> None:
+    """All that training has changed since, as it was then. Every rank must call this."""
+    engine.shards.load_weights(SavedTensors(checkpoint / WEIGHTS))
+    load_optimizer(checkpoint, engine, ema)
 
 
 def record_rollback(run: Path, state: TrainState) -> None:

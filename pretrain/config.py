@@ -11,6 +11,7 @@ from pretrain.objectives.registry import ObjectiveConfig
 from pretrain.optim import OptimConfig
 from pretrain.preflight import PreflightConfig
 from pretrain.stability import StabilityConfig
+from pretrain.validation import ValidationConfig
 from recaption.common.config import ConfigError, check_at_least
 
 
@@ -24,6 +25,9 @@ class TrainConfig:
     num_kept_checkpoints: int = 2  # older ones are removed
     keep_every: int = 0  # but for those of steps that are multiples of this; 0: for none
     save_in_background: bool = True  # while training goes on; takes memory for a copy on rank 0
+    # seconds; a checkpoint that takes longer is told once: half of what the jobs of slurm/ leave
+    # ahead of their time limit
+    slow_save: float = 150.0
     # The backward computes blocks and graph poolings again instead of keeping what is in them: a
     # third more time for the least memory.
     recompute_blocks: bool = False
@@ -32,6 +36,7 @@ class TrainConfig:
         for name in ("num_steps", "log_every", "checkpoint_every", "num_kept_checkpoints"):
             check_at_least(1, {f"train.{name}": getattr(self, name)})
         check_at_least(0, {"train.keep_every": self.keep_every})
+        check_at_least(0, {"train.slow_save": self.slow_save})
 
 
 @dataclass
@@ -46,6 +51,7 @@ class PretrainConfig:
     optim: OptimConfig = field(default_factory=OptimConfig)
     engine: EngineConfig = field(default_factory=EngineConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     stability: StabilityConfig = field(default_factory=StabilityConfig)
     ranks: RanksConfig = field(default_factory=RanksConfig)
     preflight: PreflightConfig = field(default_factory=PreflightConfig)

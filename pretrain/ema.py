@@ -66,10 +66,16 @@ def _owners(shards: Shards) -> dict[str, int | None]:
     """The rank that keeps the mean of each weight; None: each keeps its piece."""
     if shards.stage == 3:
         return dict.fromkeys(shards.trained)
-    held = [0] * dist.get_world_size()
-    owners: dict[str, int | None] = {}
-    for name, parameter in sorted(shards.trained.items(), key=lambda item: -item[1].numel()):
+    sizes = {name: parameter.numel() for name, parameter in shards.trained.items()}
+    return dict(spread(sizes, dist.get_world_size()))
+
+
+def spread(sizes: Mapping[str, int], num_ranks: int) -> dict[str, int]:
+    """The rank that each tensor goes to, so that all have about as many numbers."""
+    held = [0] * num_ranks
+    owners = {}
+    for name, size in sorted(sizes.items(), key=lambda item: -item[1]):
         owner = held.index(min(held))
         owners[name] = owner
-        held[owner] += parameter.numel()
+        held[owner] += size
     return owners

@@ -38,7 +38,7 @@ class CheckpointSaver:
 
     A checkpoint that cannot be written is told and counted, and leaves nothing behind; training
     goes on, with the one before as its last. Only where it was the last act (`wait`), it is an
-    error.
+    error. What a killed attempt left half written or half removed goes with the old checkpoints.
 
     Args:
         run: folder of the run.
@@ -57,10 +57,12 @@ class CheckpointSaver:
         self._failure = ""
         self.num_failures = 0
         self.seconds_written = 0.0  # that the last write took in the background
+        self._has_warned = False
 
     def save(self, state: TrainState) -> None:
         """Begins to save; what is saved is the state of now."""
-        self._settle()
+        self._join()
+        started = time.monotonic()
         files: _Files = {
             WEIGHTS: self._gathered(self._shards.weights()),
             MOMENTS: self._gathered(self._shards.moments()),
@@ -69,10 +71,15 @@ class CheckpointSaver:
             files[EMA_WEIGHTS] = self._gathered(self._ema.weights())
         if self._ranks.is_first:
             state = replace(state, num_updates=self._shards.num_updates)
-            self._thread = threading.Thread(target=self._write, args=(state, files))
+            self._thread = threading.Thread(target=self._write, args=(state, files, started))
             self._thread.start()
             if not self._config.save_in_background:
                 self._thread.join()
+
+    def settle(self) -> None:
+        """Until nothing is being written, on any rank: all see the same complete checkpoints."""
+        self._join()
+        self._ranks.barrier()
 
     def wait(self) -> None:
         """Until the last checkpoint is complete.
@@ -80,12 +87,12 @@ class CheckpointSaver:
         Raises:
             UserError: it could not be written.
         """
-        self._settle()
+        self._join()
         failed = self._ranks.any(bool(self._failure))
         if failed:
             raise UserError(self._failure or "the first rank could not write the checkpoint")
 
-    def _settle(self) -> None:
+    def _join(self) -> None:
         if self._thread is not None:
             self._thread.join()
             self._thread = None
@@ -98,7 +105,7 @@ class CheckpointSaver:
             if self._ranks.is_first
         }
 
-    def _write(self, state: TrainState, files: _Files) -> None:
+    def _write(self, state: TrainState, files: _Files, asked: float) -> None:
         started = time.monotonic()
         final = checkpoint_folder(self._run, state.step)
         aside = final.with_name(f".{final.name}.tmp")
@@ -119,9 +126,11 @@ class CheckpointSaver:
             (final / COMPLETE).write_text("")
             for path in (final / COMPLETE, final, final.parent):
                 sync(path)
-            self._remove_old()
+            self._remove_old(final)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
+            if not (final / COMPLETE).is_file():
+                shutil.rmtree(final, ignore_errors=True)
             self.num_failures += 1
             last = [folder.name for folder in complete_checkpoints(self._run)[-1:]]
             self._failure = (
@@ -131,8 +140,20 @@ class CheckpointSaver:
             print(f"warning: {self._failure}", flush=True)
             return
         self.seconds_written = time.monotonic() - started
+        self._warn_if_slow(time.monotonic() - asked)
 
-    def _remove_old(self) -> None:
+    def _warn_if_slow(self, seconds: float) -> None:
+        """Ahead of a job's time limit there is room for one checkpoint, and for the step before."""
+        if seconds > self._config.slow_save and not self._has_warned:
+            self._has_warned = True
+            print(
+                f"warning: gathering and writing a checkpoint took {seconds:.0f} s "
+                f"(train.slow_save={self._config.slow_save:g}): give the job more time to save "
+                "(sbatch --signal=USR1@SECONDS)",
+                flush=True,
+            )
+
+    def _remove_old(self, newest: Path) -> None:
         every = self._config.keep_every
         for old in complete_checkpoints(self._run)[: -self._config.num_kept_checkpoints]:
             if every and int(old.name.removeprefix("step-")) % every == 0:
@@ -140,3 +161,7 @@ class CheckpointSaver:
             # The marker goes first: a removal cut short leaves no checkpoint that looks whole.
             (old / COMPLETE).unlink()
             shutil.rmtree(old)
+        # Of attempts that were killed while they wrote or removed these.
+        for cut_off in (*newest.parent.glob(".step-*.tmp"), *newest.parent.glob("step-*")):
+            if not (cut_off / COMPLETE).is_file():
+                shutil.rmtree(cut_off, ignore_errors=True)  # the next save tries it again

@@ -27,17 +27,19 @@ class StepWatch:
 
     Args:
         config: when to go back.
-        num_rollbacks: those of earlier attempts.
     """
 
-    def __init__(self, config: StabilityConfig, num_rollbacks: int = 0) -> None:
+    def __init__(self, config: StabilityConfig) -> None:
         self._config = config
-        self.num_rollbacks = num_rollbacks
         self.num_skipped_in_a_row = 0
         self._mean, self._square, self._num_scored = 0.0, 0.0, 0
 
-    def must_roll_back(self, accepted: bool) -> bool:
+    def must_roll_back(self, accepted: bool, num_rollbacks: int) -> bool:
         """Whether, with this step, too many in a row were skipped.
+
+        Args:
+            accepted: the step's gradient was taken.
+            num_rollbacks: how often training has gone back already, in all attempts.
 
         Raises:
             UserError: training has gone back as often as it may.
@@ -45,14 +47,13 @@ class StepWatch:
         self.num_skipped_in_a_row = 0 if accepted else self.num_skipped_in_a_row + 1
         if self.num_skipped_in_a_row < self._config.max_skipped_in_a_row:
             return False
-        if self.num_rollbacks == self._config.max_rollbacks:
+        if num_rollbacks >= self._config.max_rollbacks:
             raise UserError(
                 f"the gradient was not finite in {self.num_skipped_in_a_row} steps in a row, and "
-                f"training has gone back to a checkpoint {self.num_rollbacks} times already "
+                f"training has gone back to a checkpoint {num_rollbacks} times already "
                 "(stability.max_rollbacks): try a lower optim.learning_rate or an "
                 "engine.max_grad_norm"
             )
-        self.num_rollbacks += 1
         self.num_skipped_in_a_row = 0
         return True
 

@@ -6,12 +6,12 @@ import torch
 
 from pretrain.checkpoint import (
     CONFIG,
-    WEIGHTS,
-    SavedTensors,
     TrainState,
     complete_checkpoints,
     find_checkpoint,
-    load_checkpoint,
+    go_back,
+    load_optimizer,
+    load_weights,
     read_state,
     record_rollback,
 )
@@ -21,7 +21,12 @@ from pretrain.data.tokens import Tokenizer
 from pretrain.data.transforms import normalise
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
-from pretrain.distributed.launch import EXIT_UNFINISHED, describe_attempt, is_slurm_step
+from pretrain.distributed.launch import (
+    EXIT_UNFINISHED,
+    describe_attempt,
+    is_slurm_step,
+    note_that_it_stopped,
+)
 from pretrain.distributed.microbatch import backpropagate
 from pretrain.distributed.ranks import Ranks, joined_ranks
 from pretrain.ema import Ema
@@ -35,6 +40,7 @@ from pretrain.preemption import StopRequest
 from pretrain.saving import CheckpointSaver
 from pretrain.stability import StepWatch
 from pretrain.trained_module import build_module
+from pretrain.validation import Validation
 from recaption.common.config import UserError, load_config, print_json, write_config
 
 USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...] [key=value ...]
@@ -52,6 +58,8 @@ def main(argv: list[str]) -> int:
         if ranks.is_first:
             rows = read_metrics(Path(config.run) / METRICS)
             print_json(argv, rows[-1] if rows else {})
+            if not is_finished:
+                note_that_it_stopped()
     return 0 if is_finished or not is_slurm_step() else EXIT_UNFINISHED
 
 
@@ -78,11 +86,13 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     stream = BatchStream(config.data, tokenizer, image_size, config.seed, ranks.world_size)
     if state.stream:
         stream.load_state_dict(state.stream)
+    batches = iter(stream)  # loader workers begin while the model is built
+    validation = Validation(config, tokenizer, ranks, stop_request)
     module = build_module(config)
     if checkpoint is None:
         load_frozen_weights(module.model, config.model)
     else:
-        module.load_state_dict(dict(SavedTensors(checkpoint / WEIGHTS)))
+        load_weights(checkpoint, module)
     module.to(ranks.device)
     num_parameters = sum(p.numel() for p in module.parameters() if p.requires_grad)
     if config.engine.compile:
@@ -96,7 +106,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     )
     ema = Ema(engine.shards, config.engine.ema_decay) if config.engine.ema_decay else None
     if checkpoint is not None:
-        load_checkpoint(checkpoint, engine, ema)
+        load_optimizer(checkpoint, engine, ema)
 
     # ---- what watches over it
     totals = {
@@ -106,15 +116,16 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     metrics = RunMetrics(config, ranks, state.step, totals, stream.num_ready_batches)
     exchange = Exchange(stopwatch=metrics.stopwatch)
     saver = CheckpointSaver(run, config.train, engine.shards, ema, ranks)
-    watch = StepWatch(config.stability, state.num_rollbacks)
+    watch = StepWatch(config.stability)
     keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
     if ranks.is_first:
         print(_describe_run(config, stream, num_parameters, ranks, state), flush=True)
 
     # ---- steps
-    batches = iter(stream)
     module.train()
-    stopping = False
+    if validation.is_missing(state.step):  # stopped in the midst of it, or asked for only now
+        validation.run(state.step, engine, module, metrics)
+    stopping = validation.was_abandoned
     while state.step < config.train.num_steps and not stopping:
         with metrics.watch("data"):
             batch = next(batches)
@@ -161,12 +172,14 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
                 num_failed_checkpoints=saver.num_failures,
             )
 
-        if watch.must_roll_back(accepted):
-            saver.wait()
-            _roll_back(run, state, stream, watch, engine, ema, ranks)
+        if watch.must_roll_back(accepted, state.num_rollbacks):
+            saver.settle()
+            _roll_back(run, state, stream, engine, ema, ranks)
             metrics.rewind(state.step)
             keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
             continue
+        if validation.is_due(state.step):
+            validation.run(state.step, engine, module, metrics)
         with metrics.watch("communicate"):
             stopping = ranks.any(bool(stop_request)) or state.step == config.train.stop_at_step
         # Not while steps are skipped: the checkpoint before is the one to go back to.
@@ -177,8 +190,9 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
                 saver.save(state)
     saver.wait()
     metrics.close()
-    is_finished = state.step in (config.train.num_steps, config.train.stop_at_step)
-    if ranks.is_first and state.step < config.train.num_steps:
+    is_at_its_end = state.step in (config.train.num_steps, config.train.stop_at_step)
+    is_finished = is_at_its_end and not validation.was_abandoned
+    if ranks.is_first and (state.step < config.train.num_steps or validation.was_abandoned):
         who = "train.stop_at_step" if is_finished else stop_request.signal_name or "another rank"
         print(
             f"stopped by {who} after step {state.step}; the same command goes on from there",
@@ -193,7 +207,6 @@ def _roll_back(
     run: Path,
     state: TrainState,
     stream: BatchStream,
-    watch: StepWatch,
     engine: Engine,
     ema: Ema | None,
     ranks: Ranks,
@@ -206,11 +219,11 @@ def _roll_back(
             "checkpoint to go back to: try a lower optim.learning_rate or an engine.max_grad_norm"
         )
     before, bad_step = read_state(complete[-1]), state.step
-    load_checkpoint(complete[-1], engine, ema)
+    go_back(complete[-1], engine, ema)
     state.step, state.num_updates = before.step, before.num_updates
     state.num_skipped_steps = before.num_skipped_steps
     state.num_samples_seen = before.num_samples_seen
-    state.num_rollbacks = watch.num_rollbacks
+    state.num_rollbacks += 1
     state.stream = stream.state_dict()
     ranks.barrier()
     if ranks.is_first:

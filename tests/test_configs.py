@@ -93,6 +93,36 @@ def test_a_run_can_be_built(path: Path) -> None:
     check_features(objective, model, num_texts(config.data.captions))
 
 
+@pytest.mark.parametrize(
+    ("name", "num_pairs", "learning_rate", "weight_decay", "eps", "max_grad_norm"),
+    [
+        ("caft_b_3m", 2_823_423, 5e-4, 0.5, 1e-8, 0.0),
+        ("caft_b_12m", 10_012_845, 5e-4, 0.5, 1e-8, 1.0),
+        ("caft_b_15m", 14_066_050, 1.67e-4, 0.5, 1e-6, 1.0),
+        ("caft_b_30m", 27_000_000, 5e-4, 0.2, 1e-6, 0.0),
+        ("caft_l_30m", 27_000_000, 5e-4, 0.2, 1e-6, 0.0),
+    ],
+)
+def test_recipes_are_those_published(
+    name: str,
+    num_pairs: int,
+    learning_rate: float,
+    weight_decay: float,
+    eps: float,
+    max_grad_norm: float,
+) -> None:
+    config = load(CONFIGS / "pretrain" / f"{name}.yaml")
+    assert config.data.batch_size * 64 == 2048
+    assert config.train.num_steps == num_pairs * 32 // 2048
+    assert config.optim.learning_rate == learning_rate
+    assert config.optim.weight_decay == weight_decay
+    assert config.optim.eps == eps
+    assert config.optim.betas == [0.9, 0.98]
+    assert (config.optim.schedule, config.optim.num_warmup_steps) == ("cosine", 2000)
+    assert config.engine.max_grad_norm == max_grad_norm
+    assert num_texts(config.data.captions) == 8  # 10 at the larger sets is FLAIR's
+
+
 def test_the_compared_towers_are_of_one_size() -> None:
     sizes = []
     for name in ("scenes_caft", "scenes_clip"):

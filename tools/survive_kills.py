@@ -2,18 +2,21 @@
 
     python -m tools.survive_kills config=RUN.yaml output=FOLDER [key=value ...] [--json]
 
-Every process of the run is killed (SIGKILL) at a random moment after its first step, saving
-included, and the same command is started again, so often; then it may go on to the end. The keys of
-the samples of every step must be those of the uninterrupted run, and weights, moments and the
-running mean of the weights equal to the last bit.
+Every process of the run is killed (SIGKILL) after its first step, and the same command is started
+again, so often; then it may go on to the end. Every second kill comes at a random moment; the
+others wait for a checkpoint to be written, closed or removed, and come into that. The keys of the
+samples of every step must be those of the uninterrupted run, and weights, moments and the running
+mean of the weights equal to the last bit.
 """
 
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +24,14 @@ import psutil
 import torch
 from safetensors.torch import load_file
 
-from pretrain.checkpoint import EMA_WEIGHTS, MOMENTS, WEIGHTS, checkpoint_folder
+from pretrain.checkpoint import (
+    COMPLETE,
+    EMA_WEIGHTS,
+    MOMENTS,
+    WEIGHTS,
+    checkpoint_folder,
+    complete_checkpoints,
+)
 from recaption.common.config import ConfigError, UserError, load_config, print_json, run_command
 from recaption.common.progress import format_seconds
 
@@ -36,9 +46,16 @@ class KillConfig:
     num_kills: int = 20
     num_steps: int = 200
     num_ranks: int = 2
-    checkpoint_every: int = 5  # steps; often, so that many a kill meets one being written
+    checkpoint_every: int = 5  # steps
     seed: int = 0  # of the moments
     timeout: int = 600  # seconds that an attempt may take
+
+
+#: What a kill can meet: tensors being written aside; a folder that has its name and no marker yet;
+#: an old checkpoint on its way out.
+PHASES = ("writing", "closing", "removing")
+#: Seconds into the writing of a checkpoint in which a kill may come.
+INTO_WRITING = 0.05
 
 
 def main(argv: list[str]) -> None:
@@ -52,35 +69,45 @@ def main(argv: list[str]) -> None:
     seconds = max(whole.seconds_of_steps, 1.0)
     print(f"uninterrupted: {config.num_steps} steps in {seconds:.0f} s", flush=True)
 
+    num_killed = 0
     rng, run = random.Random(config.seed), output / "killed"
-    num_lost, num_while_saving = 0, 0
+    num_lost, met = 0, Counter(dict.fromkeys(PHASES, 0))
     for number in range(config.num_kills):
         attempt = Attempt(config, run)
-        # As long as a kill's share of the run, on average: some kills lose nothing, some much.
-        is_killed = attempt.kill_after(rng.uniform(0.0, 2.0) * seconds / config.num_kills)
+        share = seconds / config.num_kills
+        if number % 2:
+            awaited = PHASES[number // 2 % len(PHASES)]
+            is_killed = attempt.kill_while(awaited, 4 * share, rng.uniform(0.0, INTO_WRITING))
+        else:
+            # As long as its share of the run, on average: some kills lose nothing, some much.
+            is_killed = attempt.kill_after(rng.uniform(0.0, 2.0) * share)
         if not is_killed:
             print(f"it was at its end before kill {number + 1}", flush=True)
             break
-        saved = max((_step(p.parent) for p in run.glob("checkpoints/*/COMPLETE")), default=0)
-        num_lost += attempt.last_step - saved
-        num_while_saving += any(run.glob("checkpoints/.step-*.tmp"))
+        num_killed = number + 1
+        saved = max(map(_step, complete_checkpoints(run)), default=0)
+        num_lost += max(attempt.last_step - saved, 0)
+        phase = attempt.phase
+        met.update([phase] if phase else [])
         left = (config.num_kills - number - 1) * (time.monotonic() - started) / (number + 1)
         print(
             f"kill {number + 1}/{config.num_kills} at step {attempt.last_step}, "
-            f"checkpoint of {saved}  {format_seconds(left)} left",
+            f"{f'{phase} a checkpoint' if phase else 'between checkpoints'}, last complete one of "
+            f"{saved}  {format_seconds(left)} left",
             flush=True,
         )
     Attempt(config, run).wait()
     result = {
-        "num_kills": config.num_kills,
-        "num_while_saving": num_while_saving,
+        "num_kills": num_killed,
+        **{f"num_while_{phase}": met[phase] for phase in PHASES},
         "num_steps_lost": num_lost,
         "same_keys": read_keys(run) == read_keys(output / "whole"),
         "num_different_tensors": len(different_tensors(config, output)),
     }
     print(
-        f"{result['num_kills']} kills, {num_while_saving} of them while a checkpoint was written, "
-        f"{num_lost} steps done twice: keys of the samples "
+        f"{num_killed} kills, of which "
+        + ", ".join(f"{met[phase]} while {phase}" for phase in PHASES)
+        + f" a checkpoint; {num_lost} steps done twice: keys of the samples "
         f"{'equal' if result['same_keys'] else 'DIFFERENT'}, "
         f"{result['num_different_tensors']} tensors differ"
     )
@@ -94,9 +121,12 @@ class Attempt:
 
     def __init__(self, config: KillConfig, run: Path) -> None:
         self._timeout = config.timeout
+        self._checkpoints = run / "checkpoints"
+        self._started = time.time()
         self.last_step = 0
         self._first_step_at = self._last_step_at = 0.0
         self._lines: list[str] = []
+        self._ranks: list[psutil.Process] = []
         self._has_stepped = threading.Event()
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(config.num_ranks), "-m", "pretrain", "train"]
@@ -129,21 +159,75 @@ class Attempt:
 
     def kill_after(self, seconds: float) -> bool:
         """Kills every process so long after the first step; False if it was at its end before."""
+        if not self._wait_for_first_step():
+            return False
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self._kill()
+            return True
+        self.wait()
+        return False
+
+    def kill_while(self, phase: str, patience: float, seconds_into_writing: float) -> bool:
+        """Kills every process in a phase of saving, or after so many seconds without it.
+
+        False if it was at its end before.
+        """
+        if not self._wait_for_first_step():
+            return False
+        deadline = time.monotonic() + patience
+        while (found := self.phase) != phase and time.monotonic() < deadline:
+            if self._process.poll() is not None:
+                self.wait()
+                return False
+            if found is None:  # else not a moment: closing takes less than a millisecond
+                time.sleep(0.0005)
+        if phase == "writing":
+            time.sleep(seconds_into_writing)
+        self._kill()
+        return True
+
+    @property
+    def phase(self) -> str | None:
+        """What it is doing, or was when it was killed, to a checkpoint on the disk: see PHASES."""
+        phases, newest = set(), ""
+        try:
+            folders = sorted(self._checkpoints.iterdir(), reverse=True)
+        except OSError:
+            return None
+        for folder in folders:
+            if (folder / COMPLETE).exists():
+                newest = newest or folder.name
+            elif self._has_touched(folder):
+                is_aside = folder.name.startswith(".")
+                phases.add("writing" if is_aside else "removing" if newest else "closing")
+        return next((phase for phase in PHASES if phase in phases), None)
+
+    def _has_touched(self, folder: Path) -> bool:
+        """Not so what an earlier attempt left."""
+        try:
+            return folder.stat().st_mtime > self._started
+        except OSError:  # it is gone
+            return False
+
+    def _wait_for_first_step(self) -> bool:
         while not self._has_stepped.wait(0.2):
             if self._process.poll() is not None:
                 self.wait()
                 return False
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            launcher = psutil.Process(self._process.pid)
-            for member in [*launcher.children(recursive=True), launcher]:
-                member.kill()
-            self._process.wait()
-            self._reader.join()
-            return True
-        self.wait()
-        return False
+        self._ranks = psutil.Process(self._process.pid).children()
+        return True
+
+    def _kill(self) -> None:
+        launcher = psutil.Process(self._process.pid)
+        # Stopped at once: to find all their children takes longer than some phases do.
+        for rank in self._ranks:
+            rank.send_signal(signal.SIGSTOP)
+        for member in [*launcher.children(recursive=True), launcher]:
+            member.kill()
+        self._process.wait()
+        self._reader.join()
 
     def _read(self) -> None:
         assert self._process.stdout is not None

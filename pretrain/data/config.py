@@ -12,7 +12,7 @@ class DataConfig:
     # folder of MDS training shards, as `recaption pack` writes it
     train: str = "???"
     batch_size: int = 64  # images a rank and step
-    num_workers: int = 1  # loader processes a rank
+    num_workers: int = 1  # loader processes a rank; one prepares some 300 to 500 images a second
     num_canonical_nodes: int = 8  # fixes the order of samples whatever the number of nodes
     # bad samples among the last 1,000 of a rank, above which training ends; others stand in for
     # those below

@@ -92,7 +92,7 @@ class Engine:
             },
         )
         self.shards = Shards(self._deepspeed)
-        self.shards.keep_whole(_used_outside_their_modules(module))
+        self.shards.keep_whole(used_outside_their_modules(module))
 
     def forward(self, *inputs: Any, **options: Any) -> Any:
         return self._deepspeed(*inputs, **options)
@@ -148,7 +148,7 @@ def reduce_bucket_size(num_trained: int) -> int:
     return min(500_000_000, num_trained)
 
 
-def _used_outside_their_modules(module: nn.Module) -> list[nn.Parameter]:
+def used_outside_their_modules(module: nn.Module) -> list[nn.Parameter]:
     """Parameters that no module's call would gather, or not for as long as they are needed.
 
     Those of the objective, which is called outside the engine; of the stem, whose input needs no

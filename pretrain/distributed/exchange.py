@@ -6,7 +6,7 @@ by it too, so that memory does not grow with the number of ranks (`pretrain.obje
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.distributed as dist
@@ -34,6 +34,13 @@ class Exchange:
         initialised = dist.is_available() and dist.is_initialized()
         self.rank = dist.get_rank(group) if initialised else 0
         self.world_size = dist.get_world_size(group) if initialised else 1
+
+    @classmethod
+    def alone(cls) -> Self:
+        """This rank by itself, however many there are: nothing is sent."""
+        exchange = cls()
+        exchange.rank, exchange.world_size = 0, 1
+        return exchange
 
     def ring(self, *tensors: Tensor) -> Iterator[tuple[int, tuple[Tensor, ...]]]:
         """Passes chunks round a ring: each rank sends to the right and receives from the left.

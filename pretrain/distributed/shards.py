@@ -82,15 +82,17 @@ class Shards:
         return max((int(state["step"]) for state in states if "step" in state), default=0)
 
     @torch.no_grad()
-    def load(
-        self, weights: Mapping[str, Tensor], moments: Mapping[str, Tensor], num_updates: int
-    ) -> None:
-        """Takes on what `weights`, `moments` and `num_updates` gave, on any number of ranks."""
+    def load_weights(self, weights: Mapping[str, Tensor]) -> None:
+        """Takes on what `weights` gave, but for frozen ones, which do not change."""
         for name, buffer in self._module.named_buffers():
             if name in weights:
                 buffer.copy_(weights[name])
         for name, parameter in self.trained.items():
             self._set(parameter, weights[name].to(parameter.device))
+
+    @torch.no_grad()
+    def load_moments(self, moments: Mapping[str, Tensor], num_updates: int) -> None:
+        """Takes on what `moments` and `num_updates` gave, on any number of ranks."""
         for place in self._places():
             state = self._state(place)
             state.clear()

@@ -9,31 +9,36 @@ from pathlib import Path
 import matplotlib
 from matplotlib.figure import Figure
 
-from pretrain.metrics import read_metrics
+from pretrain.metrics import read_metrics, read_validations
 
 Curve = tuple[list[float], list[float]]  # steps, values
 
 #: Panels of the report by the names of their metrics; what is in none of them is a loss term.
 _PANELS = {
+    "Validation: recall": r"^validation_(t2i|i2t)_r\d+$",
+    "Validation: loss": r"^validation_loss$",
     "Learning rate": r"^learning_rate$",
     "Logit scales and biases": r"scale|bias|temperature",
     "Gradient norm": r"^grad_norm$",
     "Images a second": r"^samples_per_second$",
     "Tokens a second": r"^tokens_per_second$",
-    "Shares of the ranks' time": r"^(data_wait|compute|communication|save)_share$",
+    "Shares of the ranks' time": r"^(data_wait|compute|communication|save|validation)_share$",
     "Share of cut texts and bad samples": r"^(cut_text|bad_sample)_share$",
     "Model FLOPs, share of the peak": r"^mfu$",
     "Skipped steps": r"^num_skipped_steps$",
 }
-_EXACT = {"Learning rate", "Logit scales and biases"}  # follow a law or move slowly: no noise
-_NOT_SHOWN = {"step", "seconds", "left_seconds", "num_samples_seen"}
+#: What follows a law, moves slowly or is measured on the same samples each time: no noise.
+_EXACT = {"Learning rate", "Logit scales and biases", "Validation: recall", "Validation: loss"}
+_NOT_SHOWN = {"step", "seconds", "left_seconds", "num_samples_seen", "validation_num_images"}
 _COLOURS = ("#1f6f43", "#c0622d", "#2f5d9b", "#8a4f9e", "#9a8a1f", "#3c8d93", "#b23a5b")
 
 
 def draw_curves(metrics: Path) -> list[tuple[str, str]]:
     """(title, data URI of an SVG) of each panel; none if there are no metrics."""
-    rows = read_metrics(metrics)
-    names = [name for name in (rows[-1] if rows else {}) if name not in _NOT_SHOWN]
+    rows, validations = read_metrics(metrics), _flat(read_validations(metrics))
+    last = (rows[-1] if rows else {}) | (validations[-1] if validations else {})
+    names = [name for name in last if name not in _NOT_SHOWN]
+    rows += validations
     shown: dict[str, list[str]] = {title: [] for title in ("Loss", *_PANELS)}
     for name in names:
         titles = (title for title, pattern in _PANELS.items() if re.search(pattern, name))
@@ -42,6 +47,13 @@ def draw_curves(metrics: Path) -> list[tuple[str, str]]:
         (title, _draw({name: _curve(rows, name) for name in chosen}, title not in _EXACT))
         for title, chosen in shown.items()
         if chosen
+    ]
+
+
+def _flat(validations: list[dict]) -> list[dict]:
+    return [
+        {"step": row["step"], **{f"validation_{n}": v for n, v in row["validation"].items()}}
+        for row in validations
     ]
 
 

@@ -4,7 +4,14 @@ Imports nothing that a release does not need: `pretrain.metrics.run` is the trai
 """
 
 from pretrain.metrics.config import MetricsConfig
-from pretrain.metrics.log import METRICS, MetricsLog, read_metrics
+from pretrain.metrics.log import METRICS, MetricsLog, read_metrics, read_validations
 from pretrain.metrics.stopwatch import Stopwatch
 
-__all__ = ["METRICS", "MetricsConfig", "MetricsLog", "Stopwatch", "read_metrics"]
+__all__ = [
+    "METRICS",
+    "MetricsConfig",
+    "MetricsLog",
+    "Stopwatch",
+    "read_metrics",
+    "read_validations",
+]

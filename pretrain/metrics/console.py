@@ -60,3 +60,15 @@ def describe(row: Mapping[str, float], num_steps: int) -> str:
         f"waiting for data {100 * row['data_wait_share']:.1f} %  "
         f"{format_seconds(row['left_seconds'])} left"
     )
+
+
+def describe_validation(step: int, figures: Mapping[str, float]) -> str:
+    """`validation after step 20  text to image R@1 29.8 % R@5 55.0 % R@10 67.2 %  image to ...`"""
+    ways = [
+        f"{name} " + " ".join(f"R@{k} {100 * figures[f'{way}_r{k}']:.1f} %" for k in (1, 5, 10))
+        for name, way in (("text to image", "t2i"), ("image to text", "i2t"))
+    ]
+    return (
+        f"validation after step {step:,}  {'  '.join(ways)}  loss {figures['loss']:.4f}  "
+        f"({figures['num_images']:,.0f} images)"
+    )

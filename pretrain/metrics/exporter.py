@@ -36,6 +36,7 @@ GAUGES: dict[str, tuple[str, str | None]] = {
     "grad_norm": ("Norm of the last step's gradient, before clipping", None),
     "learning_rate": ("Learning rate of the last step", None),
     "loss_spike_score": ("Deviations of the loss from its recent mean", None),
+    "validation": ("A figure of the last validation", "name"),
     "checkpoint_timestamp_seconds": (
         "When the last complete checkpoint was written, Unix time; before the first one, when "
         "training began",

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one object a line, one line every few steps."""
+"""`metrics.jsonl`: one object a line, one line every few steps, and one for each validation."""
 
 import errno
 import json
@@ -17,7 +17,7 @@ class MetricsLog:
     further than its last checkpoint, are dropped."""
 
     def __init__(self, path: Path, last_step: int) -> None:
-        kept = [row for row in read_metrics(path) if row["step"] <= last_step]
+        kept = [row for row in _read(path) if row["step"] <= last_step]
         with atomic_write(path) as temporary:
             temporary.write_text("".join(_line(row) for row in kept))
         self._file = path.open("ab", buffering=0)
@@ -42,7 +42,16 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All rows; an unfinished last line, left by a kill, is left out."""
+    """All rows of training; an unfinished last line, left by a kill, is left out."""
+    return [row for row in _read(path) if "validation" not in row]
+
+
+def read_validations(path: Path) -> list[dict[str, Any]]:
+    """All validations: `step`, `seconds`, and their figures under `validation`."""
+    return [row for row in _read(path) if "validation" in row]
+
+
+def _read(path: Path) -> list[dict[str, Any]]:
     if not path.exists():
         return []
     lines = path.read_text().split("\n")[:-1]
@@ -50,8 +59,11 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def _line(row: dict[str, Any]) -> str:
-    shown = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in row.items()
-    }
-    return json.dumps(shown) + "\n"
+    return json.dumps(_finite(row)) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    """The same with null for numbers that JSON does not know."""
+    if isinstance(value, dict):
+        return {name: _finite(item) for name, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value

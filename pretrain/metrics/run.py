@@ -20,7 +20,7 @@ from pretrain.data.captions import num_texts
 from pretrain.data.stream import Batch
 from pretrain.distributed.ranks import Ranks
 from pretrain.metrics.collectives import watch_collectives
-from pretrain.metrics.console import Console
+from pretrain.metrics.console import Console, describe_validation
 from pretrain.metrics.exporter import Exporter
 from pretrain.metrics.flops import ModelFlops, count_flops
 from pretrain.metrics.log import METRICS, MetricsLog
@@ -34,6 +34,7 @@ SHARES = {
     "compute": "compute_share",
     "communicate": "communication_share",
     "save": "save_share",
+    "validate": "validation_share",
 }
 #: Values of a row that Prometheus knows by the same name.
 _GAUGES = (
@@ -177,6 +178,30 @@ class RunMetrics:
                 self._export_rank(self._exporter, shares, counts)
             self._write_textfile(self._exporter)
         return row
+
+    def validation(self, step: int, figures: Mapping[str, float]) -> None:
+        """Tells what the weights after ``step`` gave on samples that are not trained on.
+
+        Args:
+            step: steps done.
+            figures: by name, as `pretrain.validation` gives them; only the first rank's are told.
+        """
+        if not self._ranks.is_first:
+            return
+        with self._guard("console"):
+            print(describe_validation(step, figures), flush=True)
+        if self._log is not None:
+            with self._guard(METRICS):
+                row = {"step": step, "validation": dict(figures), "seconds": time.time()}
+                self._log.write(row)
+        if self._tensorboard is not None:
+            with self._guard(TENSORBOARD):
+                for name, value in figures.items():
+                    self._tensorboard.add_scalar(f"validation/{name}", value, step)
+        if self._exporter is not None:
+            with self._guard("prometheus"):
+                self._exporter.set("validation", figures)
+            self._write_textfile(self._exporter)
 
     def rewind(self, step: int) -> None:
         """The run goes on from ``step``, which it had passed: rows behind it are dropped."""

@@ -5,8 +5,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-#: What time is attributed to: waiting for data, computing, waiting for other ranks, saving.
-PARTS = ("data", "compute", "communicate", "save")
+#: What time is attributed to: waiting for data, computing, waiting for other ranks, saving,
+#: validating.
+PARTS = ("data", "compute", "communicate", "save", "validate")
 
 
 class Stopwatch:

@@ -15,7 +15,8 @@ def normed_convolution(x: Tensor, norm: BatchNorm2d, convolution: nn.Conv2d) -> 
 
     The gradient of the convolution's weight needs it, and the backward computes it again from
     `x`, which is kept anyway, and the statistics of all ranks, which are asked for once. `norm`
-    stages them once. To a compiler it is as it reads.
+    stages them once. Under autocast the products, and what is kept for them, are in its precision.
+    To a compiler it is as it reads.
 
     Args:
         x: (B, C, H, W).
@@ -28,7 +29,7 @@ def normed_convolution(x: Tensor, norm: BatchNorm2d, convolution: nn.Conv2d) -> 
     assert convolution.bias is None and convolution.groups == 1
     hidden_is_free = torch.compiler.is_compiling() or not torch.is_grad_enabled()
     # Without the batch's statistics it is rarely trained; then torch's own way will do.
-    if hidden_is_free or not norm.training or torch.is_autocast_enabled(x.device.type):
+    if hidden_is_free or not norm.training:
         return convolution(F.relu(norm(x), inplace=True))
     result: Tensor = _NormedConvolution.apply(
         x, norm.weight, norm.bias, convolution.weight, norm, convolution
@@ -51,7 +52,19 @@ class _NormedConvolution(torch.autograd.Function):
         ctx.eps, ctx.convolution = norm.eps, convolution
         hidden: Tensor = F.relu(norm(x), inplace=True)
         ctx.statistics = norm.staged
-        result: Tensor = convolution(hidden)
+        device = x.device.type
+        is_cast = torch.is_autocast_enabled(device)
+        ctx.dtype = torch.get_autocast_dtype(device) if is_cast else hidden.dtype
+        # Cast here and not by autocast, which would keep its copy of a weight without its history.
+        with torch.autocast(device, enabled=False):
+            result: Tensor = F.conv2d(
+                hidden.to(ctx.dtype),
+                weight.to(ctx.dtype),
+                None,
+                convolution.stride,
+                convolution.padding,
+                convolution.dilation,
+            )
         return result
 
     @staticmethod
@@ -65,8 +78,8 @@ class _NormedConvolution(torch.autograd.Function):
         convolution = ctx.convolution
         grad_of_hidden, grad_of_weight, _ = torch.ops.aten.convolution_backward(
             grads[0],
-            hidden.detach(),
-            weight,
+            hidden.detach().to(ctx.dtype),
+            weight.to(ctx.dtype),
             None,
             convolution.stride,
             convolution.padding,
@@ -76,4 +89,5 @@ class _NormedConvolution(torch.autograd.Function):
             1,
             [True, True, False],
         )
-        return *torch.autograd.grad(hidden, inputs, grad_of_hidden), grad_of_weight, None, None
+        grads_of_inputs = torch.autograd.grad(hidden, inputs, grad_of_hidden.to(hidden.dtype))
+        return *grads_of_inputs, grad_of_weight.to(weight.dtype), None, None

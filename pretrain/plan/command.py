@@ -8,12 +8,13 @@ from pretrain.data.captions import num_texts
 from pretrain.models.count import count_parameters
 from pretrain.plan.accelerators import ACCELERATORS
 from pretrain.plan.step import (
-    EncoderTrace,
     LossTrace,
+    StepTrace,
     build_without_numbers,
     count_forward_macs,
-    trace_encoders,
+    count_recomputed_macs,
     trace_loss,
+    trace_step,
 )
 from pretrain.plan.table import print_plan
 from pretrain.plan.zero import STAGES, count_weights, peak, rank_state, sent_bytes
@@ -42,7 +43,9 @@ class PlanConfig(PretrainConfig):
     device: str = "gpu"  # gpu or cpu: only GPUs update all weights in one kernel
     accelerator: str = ""  # a100, h100, h200 or l40s: gives peak_flops and the memory there is
     peak_flops: float = 0.0  # operations a second of one rank at best; 0: the accelerator's
-    mfu: float = 0.35  # share of these that the training reaches
+    # Share of these that computing reaches, what is computed again included. An assumption, not a
+    # prediction: measure a short run (its `mfu` in metrics.jsonl) and put that here.
+    mfu: float = 0.35
     # bytes a second that a rank can send; 0: sending is left out of the time of a step
     bandwidth: float = 0.0
 
@@ -76,8 +79,7 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
     length = min(config.text_length, config.model.text.part.context_length)  # longer ones are cut
     module = build_without_numbers(config)
     encoders = {
-        precision: trace_encoders(_in_precision(config, precision), length)
-        for precision in PRECISIONS
+        precision: trace_step(_in_precision(config, precision), length) for precision in PRECISIONS
     }
     loss = trace_loss(config, encoders[config.engine.precision].features, config.world_size)
     batch_size = config.data.batch_size * config.world_size
@@ -95,6 +97,7 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
             "precision": config.engine.precision,
             "zero_stage": config.engine.zero_stage,
             "recompute_blocks": config.train.recompute_blocks,
+            "num_micro_batches": config.engine.num_micro_batches,
         },
         "parameters": count_parameters(module.model, module.objective),
         "flops_per_sample": _flops_per_sample(config, length, loss),
@@ -105,7 +108,10 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
     }
     weights = count_weights(module, config.optim)
     plan["sent_bytes"] = {
-        "weights_and_gradients": [sent_bytes(weights, s, config.world_size) for s in STAGES],
+        "weights_and_gradients": [
+            sent_bytes(weights, stage, config.world_size, config.engine.num_micro_batches)
+            for stage in STAGES
+        ],
         "features": loss.sent,
     }
     plan["accelerator_memory"] = (
@@ -122,8 +128,9 @@ def _in_precision(config: PlanConfig, precision: str) -> PlanConfig:
 def _flops_per_sample(config: PlanConfig, length: int, loss: LossTrace) -> dict[str, float]:
     """Of a training step, by part: the encoders' forward three times, superpixels once.
 
-    Blocks that are computed again (`train.recompute_blocks`, micro-batches) are not counted twice.
-    The loss is counted with its gradients, as it is computed.
+    `total` is what must be computed, and what MFU is a share of. `again` comes on top: the forwards
+    that a step makes twice to keep less (micro-batches: all of it; `train.recompute_blocks`: blocks
+    and graph poolings). The loss is counted with its gradients, as it is computed.
     """
     macs = count_forward_macs(config, length)
     flops = {
@@ -132,23 +139,28 @@ def _flops_per_sample(config: PlanConfig, length: int, loss: LossTrace) -> dict[
         "text": 3 * 2.0 * macs["text"],
         "loss": loss.flops / config.data.batch_size,
     }
-    return {**flops, "total": sum(flops.values())}
+    again = 0.0
+    if config.engine.num_micro_batches > 1:
+        again += 2.0 * sum(macs.values())
+    if config.train.recompute_blocks:
+        again += 2.0 * count_recomputed_macs(config, length)
+    return {**flops, "total": sum(flops.values()), "again": again}
 
 
 def _memory(
-    config: PlanConfig, stage: int, encoders: EncoderTrace, loss: LossTrace
+    config: PlanConfig, stage: int, encoders: StepTrace, loss: LossTrace
 ) -> dict[str, float]:
     """Bytes of one rank, by part and at the worst moment, in which not all parts live."""
     module = build_without_numbers(config)
-    has_ema = bool(getattr(config.engine, "ema_decay", 0.0))
     weights = count_weights(module, config.optim)
-    state = rank_state(weights, stage, config.world_size, has_ema, config.device == "gpu")
-    in_pieces = getattr(config.engine, "num_micro_batches", 1) > 1
+    has_ema = config.engine.ema_decay > 0
+    num_pieces, is_gpu = config.engine.num_micro_batches, config.device == "gpu"
+    state = rank_state(weights, stage, config.world_size, num_pieces, has_ema, is_gpu)
     return {
         **asdict(state),
         "activations": encoders.batch + encoders.activations,
         "loss": loss.memory,
-        "peak": peak(state, encoders, loss.memory, in_pieces),
+        "peak": peak(state, encoders, loss.memory, num_pieces),
     }
 
 
@@ -164,8 +176,9 @@ def _time(config: PlanConfig, plan: dict[str, Any], num_samples: int) -> dict[st
         peak_flops = accelerator.bf16_flops if is_bf16 else accelerator.fp32_flops
     if not peak_flops:
         return None
-    flops = plan["flops_per_sample"]["total"] * config.data.batch_size
-    computing = flops / (peak_flops * config.mfu)
+    per_sample = plan["flops_per_sample"]
+    needed, again = (per_sample[name] * config.data.batch_size for name in ("total", "again"))
+    computing = (needed + again) / (peak_flops * config.mfu)
     sent = plan["sent_bytes"]
     in_all = sent["weights_and_gradients"][config.engine.zero_stage] + sent["features"]
     sending = in_all / config.bandwidth if config.bandwidth else 0.0
@@ -174,7 +187,8 @@ def _time(config: PlanConfig, plan: dict[str, Any], num_samples: int) -> dict[st
     seconds = num_samples / batch_size * step
     return {
         "peak_flops": peak_flops,
-        "mfu": config.mfu,
+        "share": config.mfu,
+        "mfu": needed / (peak_flops * step),
         "computing_seconds": computing,
         "sending_seconds": sending,
         "step_seconds": step,

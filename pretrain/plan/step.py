@@ -3,21 +3,25 @@
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import astuple, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
 from pretrain.config import PretrainConfig
 from pretrain.data.captions import num_texts
-from pretrain.data.tokens import PackedTexts, pack_tokens
+from pretrain.data.tokens import pack_tokens
+from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
+from pretrain.distributed.microbatch import backpropagate
 from pretrain.models.count import forward_macs
 from pretrain.models.dual import DualEncoder
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.ops.packing import Packing, pack_by_length
-from pretrain.plan.trace import traced_memory
+from pretrain.ops.recompute import Recomputing
+from pretrain.plan.trace import MemoryTrace, traced_memory
 from pretrain.plan.traffic import Traffic, pretended_ranks
 from pretrain.trained_module import TrainedModule, build_module
 
@@ -25,17 +29,18 @@ Features = tuple[ImageFeatures, TextFeatures]
 
 
 @dataclass
-class EncoderTrace:
-    """Bytes of one rank in a forward and backward of the encoders, weights left out."""
+class StepTrace:
+    """Bytes of one rank in a step, weights and gradients of weights left out."""
 
     batch: int
     """Images and tokens of the whole batch."""
     activations: int
-    """What is kept for the backward, at the end of the forward."""
+    """What lives beside the batch when the loss is computed: what is kept for the backward, or with
+    micro-batches the features and what the stem gave of the whole batch."""
     peak: int
-    """The most that lives at any moment beside the batch, without the gradients of weights."""
+    """The most that lives at any other moment beside the batch."""
     peak_with_gradients: int
-    """The same with those that there are by then."""
+    """The same with those gradients of weights that there are by then."""
     features: Features
     """Of one piece of the batch, fake."""
 
@@ -54,40 +59,72 @@ class LossTrace:
     """Of tensors."""
 
 
-def trace_encoders(config: PretrainConfig, text_length: int) -> EncoderTrace:
-    """The encoders' step, all texts `text_length` tokens long.
+def trace_step(config: PretrainConfig, text_length: int) -> StepTrace:
+    """The trainer's step on one rank, all texts `text_length` tokens long.
 
     As on a CPU; GPUs have other kernels for some operations, which keep as much or less.
     """
-    batch_size = config.data.batch_size
-    # In pieces only one is kept for the backward (engine.num_micro_batches).
-    piece_size = -(-batch_size // getattr(config.engine, "num_micro_batches", 1))
-    packing = _packing(piece_size * num_texts(config.data.captions), text_length)
+    batch_size, num_pieces = config.data.batch_size, config.engine.num_micro_batches
+    number = num_texts(config.data.captions)
+    packing = _packing(batch_size // num_pieces * number, text_length)
     module = build_without_numbers(config)
-    needs = module.objective.needs
     with traced_memory() as trace:
         module.to_empty(device="cpu")
         trace.watch_gradients(module)
         weights = trace.live
-        images, texts = _batch(config, piece_size, text_length)
+        side, piece_size = config.model.image.size, batch_size // num_pieces
+        images = torch.zeros(batch_size, 3, side, side)
+        texts = [
+            pack_tokens([[0] * text_length] * (piece_size * number), number)
+            for _ in range(num_pieces)
+        ]
         before = trace.live
+        engine = _WatchedEngine(module, trace)
         with _laid_out(module.model, packing):
-            image, text = encode(module, images, texts)
-        activations = trace.live - before
-        kept = (image.detach(), text.detach())
-        # What the objective does not read gets no gradient.
-        outputs = [x for name, x in image if f"image.{name}" in needs]
-        outputs += [x for name, x in text if f"text.{name}" in needs]
-        gradients = [torch.zeros_like(output) for output in outputs]
-        del image, text
-        torch.autograd.backward(outputs, gradients)
-    return EncoderTrace(
-        batch=(before - weights) * batch_size // piece_size,
-        activations=activations,
-        peak=max(live for live, _ in trace.timeline) - before,
-        peak_with_gradients=max(live + grads for live, grads in trace.timeline) - before,
-        features=kept,
+            backpropagate(
+                cast(Engine, engine),
+                module,
+                images,
+                texts,
+                Exchange(),
+                torch.Generator(),
+                seed=0,
+            )
+    first, last = engine.loss_began, engine.loss_ended
+    timeline = trace.timeline[:first] + trace.timeline[last:]
+    return StepTrace(
+        batch=before - weights,
+        activations=trace.timeline[first - 1][0] - before,
+        peak=max(live for live, _ in timeline) - before,
+        peak_with_gradients=max(live + gradients for live, gradients in timeline) - before,
+        features=engine.features,
     )
+
+
+class _WatchedEngine:
+    """What a step asks of an engine, without one; notices when the loss is computed."""
+
+    def __init__(self, module: TrainedModule, trace: MemoryTrace) -> None:
+        self._module, self._trace = module, trace
+        self.loss_began = self.loss_ended = 0
+        module.objective.register_forward_pre_hook(self._begin_loss)
+
+    def forward(self, *inputs: Any) -> Features:
+        self._end_loss()
+        image, text = self._module(*inputs)
+        self.features = image.detach(), text.detach()
+        return image, text
+
+    def backward(self, loss: Tensor, is_last: bool = True) -> None:
+        self._end_loss()
+        loss.backward()
+
+    def _begin_loss(self, *_: Any) -> None:
+        self.loss_began = len(self._trace.timeline)
+
+    def _end_loss(self) -> None:
+        if self.loss_began and not self.loss_ended:
+            self.loss_ended = len(self._trace.timeline)
 
 
 def trace_loss(config: PretrainConfig, features: Features, world_size: int) -> LossTrace:
@@ -119,18 +156,42 @@ def count_forward_macs(config: PretrainConfig, text_length: int) -> dict[str, in
         return forward_macs(module.model, size, number, text_length, with_tokens)
 
 
+def count_recomputed_macs(config: PretrainConfig, text_length: int) -> int:
+    """Multiply-accumulates of the forward of one image and its texts in what
+    `train.recompute_blocks` computes again."""
+    number = num_texts(config.data.captions)
+    packing = _packing(number, text_length)
+    module = build_without_numbers(config).eval()
+    side = config.model.image.size
+    counter = FlopCounterMode(display=False)
+    found, begun = 0, []
+
+    def begin(*_: Any) -> None:
+        begun.append(counter.get_total_flops())
+
+    def end(*_: Any) -> None:
+        nonlocal found
+        flops = counter.get_total_flops() - begun.pop()
+        found += 0 if begun else flops  # what lies within another such part counts with that
+
+    for part in module.model.modules():
+        if isinstance(part, Recomputing):
+            part.register_forward_pre_hook(begin)
+            part.register_forward_hook(end)
+    with traced_memory(), _laid_out(module.model, packing), torch.no_grad():
+        module.to_empty(device="cpu")
+        image = torch.zeros(1, 3, side, side)
+        texts = pack_tokens([[0] * text_length] * number, number)
+        with sdpa_kernel(SDPBackend.MATH), counter:
+            module.model.encode_image(image, with_tokens=module.with_tokens)
+            module.model.encode_text(texts)
+    return found // 2
+
+
 def build_without_numbers(config: PretrainConfig) -> TrainedModule:
     """What the run trains, on the meta device: shapes alone."""
     with torch.device("meta"):
         return build_module(config).train()
-
-
-def encode(module: Any, images: Tensor, texts: PackedTexts) -> Features:
-    """Features of a batch in fp32, computed in the run's precision."""
-    with torch.autocast(images.device.type, torch.bfloat16, enabled=module.use_bfloat16):
-        image = module.model.encode_image(images, with_tokens=module.with_tokens)
-        text = module.model.encode_text(texts)
-    return image.map(Tensor.float), text.map(Tensor.float)
 
 
 def _traced_loss(config: PretrainConfig, features: Features, world_size: int) -> LossTrace:
@@ -164,11 +225,6 @@ _CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
 }
-
-
-def _batch(config: PretrainConfig, size: int, length: int) -> tuple[Tensor, PackedTexts]:
-    side, number = config.model.image.size, num_texts(config.data.captions)
-    return torch.zeros(size, 3, side, side), pack_tokens([[0] * length] * (size * number), number)
 
 
 def _packing(num_texts: int, length: int) -> Packing:

@@ -9,6 +9,8 @@ _PARTS = ("weights", "gradients", "optimiser", "ema", "activations", "loss", "bu
 def print_plan(plan: dict[str, Any]) -> None:
     run = plan["run"]
     recomputed = ", blocks computed again" if run["recompute_blocks"] else ""
+    if run["num_micro_batches"] > 1:
+        recomputed += f", in {run['num_micro_batches']} micro-batches"
     print(
         f"{run['objective']} on {run['nodes']} x {run['gpus']} ranks, {run['batch_size']:,} images "
         f"a step, {run['num_texts']} texts an image of {run['text_length']} tokens{recomputed}\n"
@@ -20,7 +22,9 @@ def print_plan(plan: dict[str, Any]) -> None:
 
     print(f"\n{'FLOPs a sample':<20}{'G':>12}   1 MAC = 2 FLOPs; 3 x forward, superpixels 1 x")
     for name, number in plan["flops_per_sample"].items():
-        print(f"  {name:<18}{number / 1e9:>12.2f}")
+        note = "   on top of these, to keep less" if name == "again" else ""
+        if name != "again" or number:
+            print(f"  {name:<18}{number / 1e9:>12.2f}{note}")
 
     for precision, rows in plan["memory"].items():
         parts = [name for name in _PARTS if any(row[name] for row in rows)]
@@ -30,7 +34,11 @@ def print_plan(plan: dict[str, Any]) -> None:
         for row in rows:
             figures = "".join(f"{row[name] / _GIB:>12.3f}" for name in parts)
             print(f"  {row['stage']:<12}{figures}{_mark(plan, precision, row)}")
-    print("  At the peak not all parts live; each lives at its own moment.")
+    print(
+        "  At the peak not all parts live; each lives at its own moment. Not counted: what the\n"
+        "  libraries and the allocator keep for themselves (on GPUs leave a few GiB free); and\n"
+        "  in the host's memory loader workers, waiting batches, checkpoints being written."
+    )
 
     sent = plan["sent_bytes"]
     print(f"\n{'sent by a rank a step':<24}{'GB':>8}")
@@ -55,13 +63,17 @@ def _print_time(plan: dict[str, Any]) -> None:
     if time is None:
         print("no times: give accelerator=h100 or peak_flops=... (operations a second of a rank)")
         return
-    print(f"a step at {time['mfu']:.0%} of {time['peak_flops'] / 1e12:,.1f} TFLOP/s")
+    print(
+        f"a step, supposed to reach mfu={time['share']:g} of {time['peak_flops'] / 1e12:,.1f} "
+        "TFLOP/s a rank: an assumption"
+    )
     print(f"  {'computing':<22}{time['computing_seconds']:>12.4f} s")
     if time["sending_seconds"]:
         print(f"  {'sending, not hidden':<22}{time['sending_seconds']:>12.4f} s")
     else:
         print(f"  {'sending':<22}{'not counted':>12}   give bandwidth=... (bytes a second a rank)")
     print(f"  {'images a second':<22}{time['samples_per_second']:>12,.0f}")
+    print(f"  {'MFU':<22}{time['mfu']:>12.1%}   needed FLOPs only, of the whole step")
     num_samples = plan["run"]["num_samples"]
     print(
         f"  {num_samples:,} samples: {time['days']:,.2f} days, {time['gpu_hours']:,.0f} GPU-hours"

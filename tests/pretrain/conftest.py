@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from pretrain.distributed.ranks import Ranks, joined_ranks
 from tests.places import SHARED
+from tests.pretrain.distributed.processes import launch
 
 GOLDEN = SHARED / "golden"
 
@@ -66,6 +68,19 @@ def assert_gradients() -> Callable[[nn.Module, dict[str, Tensor]], None]:
             )
 
     return check
+
+
+@pytest.fixture(scope="module")
+def ranks(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[int], list[Any]]:
+    """What the test's file gives on each of so many gloo ranks, from one launch a number."""
+
+    @cache
+    def results(world_size: int) -> list[Any]:
+        return launch(str(request.path), tmp_path_factory.mktemp("ranks"), world_size)
+
+    return results
 
 
 @pytest.fixture

@@ -4,6 +4,7 @@ import errno
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,9 @@ class OneRank:
 
     def any(self, flag: bool) -> bool:
         return flag
+
+    def barrier(self) -> None:
+        pass
 
 
 class SmallShards:
@@ -105,6 +109,59 @@ def test_which_checkpoints_are_kept(tmp_path: Path) -> None:
     steps = [int(folder.name.removeprefix("step-")) for folder in complete_checkpoints(tmp_path)]
     assert steps == [20, 40, 50, 60]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 4
+
+
+def test_a_checkpoint_that_takes_too_long_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not all of it is the disk's: gathering counts, too."""
+    saver, shards = saver_of(tmp_path, slow_save=0.5)
+    save(saver, 1)
+    saver.wait()
+    assert "warning" not in capsys.readouterr().out
+
+    def gathered_slowly() -> Iterator[tuple[str, torch.Tensor]]:
+        time.sleep(0.6)
+        yield "weight", shards.weight
+
+    monkeypatch.setattr(shards, "weights", gathered_slowly)
+    for step in (2, 3):
+        save(saver, step)
+    saver.wait()
+    assert capsys.readouterr().out.count("writing a checkpoint took 1 s (train.slow_save=0.5)") == 1
+
+
+def test_what_a_killed_attempt_left_is_removed(tmp_path: Path) -> None:
+    """One checkpoint half written, one that was not closed, and one half removed."""
+    for name in (".step-00000007.tmp", "step-00000007", "step-00000002"):
+        folder = tmp_path / "checkpoints" / name
+        folder.mkdir(parents=True)
+        (folder / WEIGHTS).write_bytes(b"half")
+    saver, _ = saver_of(tmp_path)
+    save(saver, 5)
+    saver.wait()
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000005"]
+
+
+def test_a_marker_that_does_not_fit_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saver, _ = saver_of(tmp_path)
+    write_text = Path.write_text
+
+    def full(path: Path, text: str) -> int:
+        if path.name == COMPLETE:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write_text(path, text)
+
+    monkeypatch.setattr(Path, "write_text", full)
+    save(saver, 1)
+    with pytest.raises(UserError, match="step 1 cannot be written"):
+        saver.wait()
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    save(saver, 2)
+    saver.settle()  # training goes on
+    assert saver.num_failures == 2
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(

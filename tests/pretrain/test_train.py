@@ -82,6 +82,12 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: Path, whole_run: Path
     assert [row["loss"] for row in rows] == [row["loss"] for row in expected_rows]
 
 
+def poisoned(*steps: int) -> dict[str, str]:
+    """An environment in which the images of these steps hold a NaN."""
+    folder = Path(__file__).parent / "poisoned"
+    return {"POISONED_STEPS": ",".join(map(str, steps)), "PYTHONPATH": str(folder)}
+
+
 def keys_by_step(run: Path) -> list[set[str]]:
     """The keys of the samples of each step, of all ranks."""
     keys = read_keys(run)
@@ -128,10 +134,13 @@ def test_a_stop_leaves_a_checkpoint_of_the_last_step(
     for line in process.stdout:
         if line.startswith("step 2/"):
             job = psutil.Process(process.pid)
-            for member in [*(job.children(recursive=True) if to_all else []), job]:
+            members = job.children(recursive=True)
+            for member in [*(members if to_all else []), job]:
                 member.send_signal(number)
             break
     output, _ = process.communicate(timeout=120)
+    assert len(members) >= 4  # ranks and their loader workers
+    assert psutil.wait_procs(members, timeout=10)[1] == []
     assert f"stopped by {number.name}" in output or "stopped by another rank" in output, output
     (checkpoint,) = (run / "checkpoints").iterdir()
     step = read_metrics(run / "metrics.jsonl")[-1]["step"]
@@ -225,8 +234,7 @@ def test_bad_data_is_passed_by_going_back(config: Path, stage: int, tmp_path: Pa
     run = tmp_path / "run"
     command = (config, f"run={run}", "train.write_keys=true", f"engine.zero_stage={stage}")
     options = ("stability.max_skipped_in_a_row=2", "engine.ema_decay=0.9", "train.num_steps=6")
-    poisoned = {"POISONED_STEPS": "4,5", "PYTHONPATH": str(Path(__file__).parent / "poisoned")}
-    output = train(*command, *options, num_ranks=2, environment=poisoned)
+    output = train(*command, *options, num_ranks=2, environment=poisoned(4, 5))
     assert "back to the checkpoint of step 3, and on with other data (roll-back 1)" in output
     rows = read_metrics(run / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
@@ -238,6 +246,25 @@ def test_bad_data_is_passed_by_going_back(config: Path, stage: int, tmp_path: Pa
     assert keys_by_step(run) == [*steps[:3], *steps[5:8]]
     for tensors in (weights(run, 6), load_file(newest_checkpoint(run) / "ema.safetensors")):
         assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_going_back_where_the_last_checkpoint_could_not_be_written(
+    config: Path, tmp_path: Path
+) -> None:
+    """Step 3 goes back to that of step 1, for that of step 2 met something in its way."""
+    in_its_way = tmp_path / "checkpoints" / ".step-00000002.tmp"
+    in_its_way.parent.mkdir()
+    in_its_way.write_text("")
+    output = train(
+        *(config, f"run={tmp_path}", "train.num_steps=4", "train.checkpoint_every=1"),
+        "stability.max_skipped_in_a_row=1",
+        num_ranks=2,
+        environment=poisoned(3),
+    )
+    assert "warning: the checkpoint of step 2 cannot be written" in output
+    assert "back to the checkpoint of step 1, and on with other data (roll-back 1)" in output
+    assert newest_checkpoint(tmp_path).name == "step-00000004"
+    assert read_metrics(tmp_path / "metrics.jsonl")[-1]["num_failed_checkpoints"] == 2
 
 
 def test_a_checkpoint_without_its_marker_is_refused(whole_run: Path, tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -37,10 +38,10 @@ optim: {num_warmup_steps: 2}
 """
 
 
-def write_training_shards(folder: Path, num_samples: int) -> Path:
-    """Two-coloured squares, described in three sentences."""
+def write_training_shards(folder: Path, num_samples: int, **options: Any) -> Path:
+    """Two-coloured squares, described in three sentences; ``options`` are of the writer."""
     names = list(COLORS)
-    with MDSWriter(out=str(folder), columns=COLUMNS) as writer:
+    with MDSWriter(out=str(folder), columns=COLUMNS, **options) as writer:
         for index in range(num_samples):
             left, right = names[index % 4], names[index // 4 % 4]
             pixels = np.empty((32, 32, 3), np.uint8)

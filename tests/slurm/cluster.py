@@ -10,7 +10,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.daemons import free_ports, running
+
 DAEMONS = ("munged", "slurmctld", "slurmd")
+UNFINISHED = ("PENDING", "CONFIGURING", "RUNNING", "SIGNALING", "COMPLETING")
 CONFIG = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -81,7 +84,7 @@ class Cluster:
                 for field in self.run("scontrol", "show", "job", job, "--oneliner").split()
                 if "=" in field
             )
-            if fields["JobState"] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING"):
+            if fields["JobState"] not in UNFINISHED:
                 return fields["JobState"]
             time.sleep(0.5)
         raise TimeoutError(f"job {job} still runs after {timeout:.0f} s: {self.log()}")
@@ -103,7 +106,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
     config = folder / "slurm.conf"
     config.write_text(
         CONFIG.format(
-            folder=folder, host=socket.gethostname(), ports=_free_ports(3), cpus=os.cpu_count()
+            folder=folder, host=socket.gethostname(), ports=free_ports(3), cpus=os.cpu_count()
         )
     )
     (folder / "state").mkdir()
@@ -130,21 +133,10 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
 
 @contextmanager
 def _running(command: list[str], cluster: Cluster) -> Iterator[None]:
-    with (cluster.folder / f"{command[0]}.out").open("a") as output:
-        process = subprocess.Popen(
-            command, env=cluster.environment, stdout=output, stderr=subprocess.STDOUT
-        )
-    try:
+    with running(command, cluster.folder / f"{command[0]}.out", env=cluster.environment):
         if command[0] == "munged":
             _wait_for(cluster.folder / "munge.socket")
         yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 def _wait_for(path: Path, timeout: float = 10.0) -> None:
@@ -168,11 +160,3 @@ def _wait_until_idle(cluster: Cluster, timeout: float = 60.0) -> None:
             check=False,
         )
         states = answer.stdout.split()
-
-
-def _free_ports(number: int) -> list[int]:
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(number)]
-        for free in bound:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in bound]

@@ -5,14 +5,13 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ import pytest
 import yaml
 
 from pretrain.metrics.exporter import Exporter
+from tests.daemons import free_ports, running
 from tests.places import CHECKOUT
 from tests.pretrain.trainruns import TINY, start_training, write_training_shards
 
@@ -137,38 +137,21 @@ def prometheus(
     path = folder / "prometheus.yaml"
     path.write_text(yaml.safe_dump(config))
     log = folder / "prometheus.log"
-    with log.open("w") as output:
-        daemon = subprocess.Popen(
-            [
-                *("prometheus", f"--config.file={path}"),
-                *(
-                    f"--storage.tsdb.path={folder / 'tsdb'}",
-                    f"--web.listen-address=127.0.0.1:{port}",
-                ),
-            ],
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=folder,
-        )
+    command = ["prometheus", f"--config.file={path}", f"--storage.tsdb.path={folder / 'tsdb'}"]
+    command += [f"--web.listen-address=127.0.0.1:{port}"]
+    with running(command, log, cwd=folder) as daemon:
 
-    def ask(query: str) -> list[float]:
-        assert daemon.poll() is None, log.read_text()
-        url = f"http://127.0.0.1:{port}/api/v1/query?" + urllib.parse.urlencode({"query": query})
-        try:
-            with urllib.request.urlopen(url, timeout=10) as answer:
-                return [float(r["value"][1]) for r in json.load(answer)["data"]["result"]]
-        except urllib.error.URLError:  # it is still starting
-            return []
+        def ask(query: str) -> list[float]:
+            assert daemon.poll() is None, log.read_text()
+            asked = urllib.parse.urlencode({"query": query})
+            url = f"http://127.0.0.1:{port}/api/v1/query?{asked}"
+            try:
+                with urllib.request.urlopen(url, timeout=10) as answer:
+                    return [float(r["value"][1]) for r in json.load(answer)["data"]["result"]]
+            except urllib.error.URLError:  # it is still starting
+                return []
 
-    try:
         yield ask
-    finally:
-        daemon.terminate()
-        try:
-            daemon.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            daemon.kill()
-            daemon.wait()
 
 
 def wait_for(found: Callable[[], list[float]], timeout: float = 180.0) -> list[float]:
@@ -176,11 +159,3 @@ def wait_for(found: Callable[[], list[float]], timeout: float = 180.0) -> list[f
     while not (result := found()) and time.monotonic() < deadline:
         time.sleep(0.2)
     return result
-
-
-def free_ports(number: int) -> list[int]:
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(number)]
-        for free in bound:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in bound]

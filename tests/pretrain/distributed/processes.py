@@ -1,7 +1,6 @@
 """Starts gloo processes of one script, and gathers what each of them returns."""
 
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,14 +10,13 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from tests.daemons import free_ports
 from tests.places import CHECKOUT
 
 
 def launch(script: str, folder: Path, world_size: int) -> list[Any]:
     """Runs `script` on so many ranks; it must call `run_rank` when it is started by itself."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    (port,) = free_ports(1)
     command = [sys.executable, script, str(folder), str(world_size), str(port)]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT)}
     processes = [

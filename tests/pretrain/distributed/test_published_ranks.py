@@ -10,7 +10,7 @@ from pretrain.objectives.registry import ObjectiveConfig, build_objective
 from pretrain.release.importers.caft import NUMBERS
 from pretrain.release.importers.keys import attention_pooling_keys, rename
 from tests.places import SHARED
-from tests.pretrain.distributed.processes import launch, run_rank
+from tests.pretrain.distributed.processes import run_rank
 from tests.pretrain.published import published_draw
 
 GOLDEN = SHARED / "golden"
@@ -91,20 +91,6 @@ def run(case, rank):
         "features": gradients,
         "parameters": {name: p.grad for name, p in objective.named_parameters()},
     }
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """Results of all cases of a number of ranks, from one launch."""
-    launched = {}
-
-    def results(world_size):
-        if world_size not in launched:
-            folder = tmp_path_factory.mktemp("ranks")
-            launched[world_size] = launch(__file__, folder, world_size)
-        return launched[world_size]
-
-    return results
 
 
 @pytest.mark.parametrize(("world_size", "case"), CASES, ids=[case for _, case in CASES])

@@ -133,10 +133,19 @@ def test_curves_have_a_panel_for_each_kind_of_metric(tmp_path: Path) -> None:
         }
         for n in range(1, 100)
     ]
+    recall = {"t2i_r1": 0.5, "i2t_r1": 0.25, "loss": 2.0, "num_images": 500.0}
+    rows.insert(50, {"step": 50, "validation": recall, "seconds": 50})
     metrics.write_text("".join(json.dumps(row) + "\n" for row in rows))
     titles = [title for title, _ in draw_curves(metrics)]
     assert titles == [
-        *("Loss", "Logit scales and biases", "Gradient norm", "Shares of the ranks' time"),
+        *(
+            "Loss",
+            "Validation: recall",
+            "Validation: loss",
+            "Logit scales and biases",
+            "Gradient norm",
+            "Shares of the ranks' time",
+        ),
         "Share of cut texts and bad samples",
     ]
     assert draw_curves(tmp_path / "missing.jsonl") == []

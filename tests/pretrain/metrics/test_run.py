@@ -3,6 +3,7 @@
 import contextlib
 import errno
 import importlib.util
+import math
 import os
 import socket
 import subprocess
@@ -20,7 +21,7 @@ from pretrain.data.captions import num_texts
 from pretrain.data.stream import Batch
 from pretrain.data.tokens import pack_tokens
 from pretrain.distributed.ranks import Ranks
-from pretrain.metrics import read_metrics
+from pretrain.metrics import read_metrics, read_validations
 from pretrain.metrics.flops import count_flops
 from pretrain.metrics.run import RunMetrics
 from pretrain.models.count import forward_macs
@@ -78,6 +79,8 @@ def test_a_row_reaches_the_log_the_console_and_prometheus(
     with metrics.saving():
         pass
     row = window(metrics, 2, num_skipped_steps=9, grad_norm=0.5)
+    recall = {f"{way}_r{k}": 0.25 for way in ("t2i", "i2t") for k in (1, 5, 10)}
+    metrics.validation(2, recall | {"loss": math.nan, "num_images": 500.0})
     url = f"http://127.0.0.1:{free_port}/metrics"
     with urllib.request.urlopen(url, timeout=10) as answer:
         told = samples(answer.read().decode())
@@ -90,10 +93,15 @@ def test_a_row_reaches_the_log_the_console_and_prometheus(
     assert [r["step"] for r in read_metrics(tmp_path / "metrics.jsonl")] == [1, 2]
     assert read_metrics(tmp_path / "metrics.jsonl")[1] == row
     lines = capsys.readouterr().out.splitlines()
+    (validation,) = read_validations(tmp_path / "metrics.jsonl")
+    assert validation["step"] == 2
+    assert validation["validation"] == recall | {"loss": None, "num_images": 500.0}
+    assert lines[2].startswith("validation after step 2  text to image R@1 25.0 % R@5 25.0 %")
     assert lines[1].startswith("step 2/100  loss 3.5000  ") and lines[1].endswith(" left")
 
     assert told["canopy_step",] == 2
     assert told["canopy_loss_term", "part"] == 1.5
+    assert told["canopy_validation", "i2t_r5"] == 0.25
     assert told["canopy_logit_parameter", "scale"] == 14.0
     assert told["canopy_grad_norm",] == 0.5
     assert told["canopy_samples_total",] == 8

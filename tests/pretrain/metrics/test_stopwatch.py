@@ -34,7 +34,13 @@ def test_time_belongs_to_the_innermost_part(clock: Clock, stopwatch: Stopwatch) 
         clock.now += 1
     clock.now += 3  # nobody's
     assert stopwatch.elapsed() == 10
-    assert stopwatch.shares() == {"data": 0.1, "compute": 0.3, "communicate": 0.3, "save": 0.0}
+    assert stopwatch.shares() == {
+        "data": 0.1,
+        "compute": 0.3,
+        "communicate": 0.3,
+        "save": 0.0,
+        "validate": 0.0,
+    }
 
 
 def test_a_part_that_fails_has_ended(clock: Clock, stopwatch: Stopwatch) -> None:

@@ -10,7 +10,7 @@ from pretrain.models.registry import build_model
 from pretrain.ops.batch_norm import BatchNorm2d, commit_statistics, discard_statistics
 from pretrain.ops.normed_convolution import normed_convolution
 from pretrain.ops.recompute import Recomputing
-from tests.pretrain.distributed.processes import launch, run_rank
+from tests.pretrain.distributed.processes import run_rank
 from tests.pretrain.published import CAFT, FLAIR
 
 NUM_SAMPLES, NUM_CHANNELS = 12, 6
@@ -130,20 +130,6 @@ def all_results(rank, world_size):
         results["bad"] = state_after_a_bad_batch(rank)
         results["collectives"] = collectives_of_a_step()
         results["graph"] = graph_breaks_of_a_stem()
-    return results
-
-
-@pytest.fixture(scope="module")
-def ranks(tmp_path_factory):
-    """Results of every way on each of some ranks, from one launch per number of ranks."""
-    launched = {}
-
-    def results(world_size):
-        if world_size not in launched:
-            folder = tmp_path_factory.mktemp("ranks")
-            launched[world_size] = launch(__file__, folder, world_size)
-        return launched[world_size]
-
     return results
 
 

@@ -276,12 +276,13 @@ def test_linear_of_asks_for_no_gradient_that_nobody_wants():
     assert x.grad is norm.bias.grad is layer.weight.grad is layer.bias.grad is None
 
 
-def test_normed_convolution_keeps_only_what_it_normalises():
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_normed_convolution_keeps_only_what_it_normalises(precision):
     torch.manual_seed(0)
     results = []
     for is_lean in (False, True):
         torch.manual_seed(1)
-        x = torch.randn(2, 6, 9, 9, requires_grad=True)
+        x = torch.randn(2, 6, 9, 9, dtype=precision, requires_grad=True)
         norm, convolution = BatchNorm2d(6), nn.Conv2d(6, 4, 3, stride=2, padding=1, bias=False)
         nn.init.uniform_(norm.weight)
         leaves = [x, *norm.parameters(), convolution.weight]
@@ -291,11 +292,14 @@ def test_normed_convolution_keeps_only_what_it_normalises():
                 return normed_convolution(x, norm, convolution)
             return convolution(norm(x).relu())
 
-        result, sizes = kept(compute)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == torch.bfloat16):
+            result, sizes = kept(compute)
+        assert result.dtype == precision
         assert (sizes.count(x.numel()) == 1) == is_lean
         gradients = torch.autograd.grad((result * torch.randn(2, 4, 5, 5)).sum(), leaves)
         commit_statistics(norm)
         buffers = [norm.running_mean, norm.running_var, norm.num_batches_tracked]
         results.append([result, *gradients, *buffers])
     for plain, lean in zip(*results, strict=True):
+        assert plain.dtype == lean.dtype
         assert torch.equal(plain, lean)

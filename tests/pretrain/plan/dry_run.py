@@ -1,4 +1,12 @@
-"""Prints what the first of 64 pretended ranks holds and sends under DeepSpeed, by ZeRO stage."""
+"""Prints what the first of 64 pretended ranks holds and sends under DeepSpeed.
+
+By ZeRO stage, with one and two micro-batches.
+
+    python dry_run.py CONFIG.yaml
+
+The trainer's own step, with the real towers, in this process alone: torch's fake process group
+stands for the other 63 ranks.
+"""
 
 import json
 import os
@@ -8,77 +16,80 @@ import torch
 from torch import nn
 
 WORLD_SIZE = 64
+TEXT_LENGTH = 8
 
 
-def main(config_path: str) -> None:
+def main(arguments: list[str]) -> None:
     os.environ |= {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": str(WORLD_SIZE)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0", "DS_ACCELERATOR": "cpu"}
     from pretrain.plan.command import PlanConfig
     from pretrain.plan.traffic import pretended_ranks
-    from pretrain.trained_module import build_module
     from recaption.common.config import load_config
-    from tools.check_plan import TrainingLoss
 
-    config = load_config(PlanConfig, [config_path, "data.train=none"])
+    config = load_config(PlanConfig, [*arguments, "data.train=none"])
     # What a pretended rank sends never comes: let it be zeros, not what lay in memory.
-    torch.empty_like = torch.zeros_like
+    torch.empty_like, torch.empty = torch.zeros_like, torch.zeros
     with pretended_ranks(WORLD_SIZE):
-        rows = [
-            dry_run(config, stage, TrainingLoss(build_module(config)).train())
-            for stage in (0, 1, 2)
-        ]
-        # The weights of stage 3 are gathered by modules: here some that hold nothing else.
-        layers = nn.Sequential(nn.Linear(500, 600), nn.GELU(), nn.Linear(600, 400))
-        rows.append(dry_run(config, 3, layers))
+        rows = [dry_run(config, stage, number) for stage in (0, 1, 2, 3) for number in (1, 2)]
     print(json.dumps(rows))
 
 
-def dry_run(config, stage, module):
-    """Bytes of the optimiser's numbers, and sent in the second of two steps."""
+def dry_run(config, stage, num_pieces):
+    """Numbers held, and bytes sent in the last of three steps: ZeRO 3 learns in the first."""
     from pretrain.data.captions import num_texts
     from pretrain.data.tokens import pack_tokens
     from pretrain.distributed.engine import Engine
+    from pretrain.distributed.exchange import Exchange
+    from pretrain.distributed.microbatch import backpropagate
+    from pretrain.ema import Ema
     from pretrain.optim import parameter_groups
     from pretrain.plan.traffic import Traffic
-    from pretrain.plan.zero import count_weights
+    from pretrain.trained_module import build_module
 
+    config.engine.zero_stage, config.engine.num_micro_batches = stage, num_pieces
+    module = build_module(config).train()
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             part.eval()  # pretended ranks have no statistics to add
-    weights = count_weights(module, config.optim)
-    config.engine.zero_stage = stage
-    groups = parameter_groups(module, config.optim)
-    engine = Engine(module, groups, config.engine, config.data.batch_size, {})
+    size, side = config.data.batch_size, config.model.image.size
+    engine = Engine(module, parameter_groups(module, config.optim), config.engine, size, {})
     engine.set_learning_rate(1e-6)
-    if stage == 3:
-        inputs = (torch.zeros(2, 500),)
-    else:
-        size, side = config.data.batch_size, config.model.image.size
-        number = num_texts(config.data.captions)
-        texts = pack_tokens([[0] * 8] * (size * number), number)
-        inputs = (torch.randn(size, 3, side, side), texts)
-    for _ in range(2):
+    ema = Ema(engine.shards, 0.9)
+    number = num_texts(config.data.captions)
+    texts = pack_tokens([[0] * TEXT_LENGTH] * (size * number), number)
+    pieces = texts.split(config.engine.num_micro_batches)
+    images = torch.randn(size, 3, side, side)
+    for seed in range(3):
         with Traffic() as traffic:
-            engine.backward(engine.forward(*inputs).sum())
+            backpropagate(engine, module, images, pieces, Exchange(), torch.Generator(), seed=seed)
             engine.step()
-    deepspeed = engine._deepspeed.optimizer
-    updated = (
-        deepspeed.fp32_partitioned_groups_flat
-        if stage == 3
-        else [p for group in engine._optimizer.param_groups for p in group["params"]]
-    )
+        ema.update(seed + 1)
+    places = engine.shards._places()
     return {
-        "groups": weights.groups,
-        "updated": sum(p.numel() for p in updated),
-        "states": sum(
-            state.numel()
-            for values in engine._optimizer.state.values()
-            for name, state in values.items()
-            if name in ("exp_avg", "exp_avg_sq")
+        "stage": stage,
+        "num_pieces": num_pieces,
+        "weights": sum(engine.shards.piece(p).numel() for p in engine.shards.trained.values()),
+        "kept_whole": sum(
+            p.numel()
+            for p in engine.shards.trained.values()
+            if stage < 3 or p.ds_status.name == "AVAILABLE"
         ),
+        "gradients": _room_for_gradients(engine, stage),
+        "updated": sum(place.numel() for place in places),
+        "states": sum(
+            engine.shards._state(place)[key].numel()
+            for place in places
+            for key in ("exp_avg", "exp_avg_sq")
+        ),
+        "ema": sum(mean.numel() for mean in ema._means.values()),
         "sent": traffic.sent,
     }
 
 
+def _room_for_gradients(engine, stage):
+    """Numbers of gradients that lie ready behind the backward, where there is a place for them."""
+    return engine._deepspeed.optimizer.grad_partitions_flat_buffer.numel() if stage == 3 else None
+
+
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(sys.argv[1:])

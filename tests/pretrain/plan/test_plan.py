@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -12,14 +12,20 @@ import torch
 
 from pretrain.models.count import forward_macs
 from pretrain.plan.command import PlanConfig, main, make_plan
-from pretrain.plan.step import _traced_loss, count_forward_macs, trace_encoders, trace_loss
-from pretrain.plan.zero import Weights, partition_sizes, sent_bytes
+from pretrain.plan.step import (
+    _traced_loss,
+    build_without_numbers,
+    count_forward_macs,
+    trace_loss,
+    trace_step,
+)
+from pretrain.plan.zero import STAGES, count_weights, partition_sizes, rank_state, sent_bytes
 from pretrain.trained_module import build_module
 from recaption.common.config import ConfigError, load_config
 from tests.places import CHECKOUT
 from tests.pretrain.trainruns import TINY
 from tests.pretrain.untrained import TINY_CLIP
-from tools.check_plan import MEASURE
+from tools.check_plan import measured_peak
 
 
 def configured(folder: Path, text: str = TINY, *overrides: str) -> PlanConfig:
@@ -28,28 +34,32 @@ def configured(folder: Path, text: str = TINY, *overrides: str) -> PlanConfig:
     return load_config(PlanConfig, [str(path), "data.train=none", "text_length=12", *overrides])
 
 
-@pytest.mark.parametrize(
-    ("text", "overrides"),
-    [
-        (TINY, ["engine.zero_stage=0", "data.batch_size=96"]),
-        (TINY, ["engine.zero_stage=1", "train.recompute_blocks=true", "data.batch_size=48"]),
-        (TINY_CLIP, ["engine.zero_stage=2", "data.batch_size=64"]),
-    ],
-)
+CHECKED = [
+    (
+        TINY,
+        ["engine.zero_stage=1", "train.recompute_blocks=true", "data.batch_size=48"],
+    ),
+    (TINY_CLIP, ["engine.zero_stage=2", "data.batch_size=64", "engine.precision=bf16"]),
+    (
+        TINY,
+        ["engine.zero_stage=0", "engine.num_micro_batches=4", "data.batch_size=512"],
+    ),
+    (
+        TINY,
+        ["engine.zero_stage=3", "engine.ema_decay=0.9", "data.batch_size=96", "gpus=2"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "overrides"), CHECKED)
 def test_memory_is_that_of_a_real_step(tmp_path, text, overrides):
     config = configured(tmp_path, text, "device=cpu", *overrides)
-    stage = config.engine.zero_stage
-    planned = make_plan(config)["memory"]["fp32"][stage]
-    arguments = [str(tmp_path / "tiny.yaml"), "text_length=12", *overrides, MEASURE]
-    process = subprocess.run(
-        [sys.executable, "-m", "tools.check_plan", *arguments],
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-        cwd=CHECKOUT,
-    )
-    measured = int(process.stdout.splitlines()[-1])
+    precision, stage = config.engine.precision, config.engine.zero_stage
+    planned = make_plan(config)["memory"][precision][stage]
+    arguments = [str(tmp_path / "tiny.yaml"), "text_length=12", *overrides]
+    measured = measured_peak(config.world_size, arguments)
     assert (planned["bucket"] > 0) == (stage > 0)
+    assert (planned["ema"] > 0) == (config.engine.ema_decay > 0)
     assert planned["peak"] == pytest.approx(measured, rel=0.15)
 
 
@@ -65,23 +75,53 @@ def test_a_dry_run_of_64_ranks_holds_and_sends_as_planned(tmp_path):
         env={**os.environ, "PYTHONPATH": str(CHECKOUT)},
     )
     config = load_config(PlanConfig, [str(path), "data.train=none", "nodes=8", "gpus=8"])
-    features = trace_encoders(config, 8).features
-    of_loss = trace_loss(config, features, 64).sent
-    for stage, row in enumerate(json.loads(process.stdout.splitlines()[-1])):
-        weights = Weights(row["groups"], 0)
+    of_loss = trace_loss(config, trace_step(config, 8).features, 64).sent
+    weights = count_weights(build_without_numbers(config), config.optim)
+    rows = json.loads(process.stdout.splitlines()[-1])
+    assert [(row["stage"], row["num_pieces"]) for row in rows] == [
+        (stage, num_pieces) for stage in STAGES for num_pieces in (1, 2)
+    ]
+    for row in rows:
+        stage, num_pieces = row["stage"], row["num_pieces"]
         planned = sum(partition_sizes(weights, stage, 64))
         assert row["updated"] == planned
         assert row["states"] == 2 * planned
         assert planned < weights.trained / 50 or stage == 0
-        sent = sent_bytes(weights, stage, 64) + (of_loss if stage < 3 else 0)
+        assert row["weights"] == (planned if stage == 3 else weights.trained)
+        assert row["kept_whole"] == (sum(weights.kept) if stage == 3 else weights.trained)
+        state = rank_state(weights, stage, 64, num_pieces, has_ema=True, is_gpu=True)
+        assert row["ema"] == state.ema / 4
+        assert row["gradients"] in (None, state.gradients / 4)
+        sent = sent_bytes(weights, stage, 64, num_pieces) + of_loss
         # Single numbers that all ranks agree on, such as the gradient's norm, are left out.
         assert row["sent"] == pytest.approx(sent, rel=1e-3)
+
+
+def test_micro_batches_keep_less_and_compute_more(tmp_path):
+    config = configured(tmp_path, TINY, "data.batch_size=64")
+    in_pieces = configured(tmp_path, TINY, "data.batch_size=64", "engine.num_micro_batches=4")
+    whole, few = trace_step(config, 12), trace_step(in_pieces, 12)
+    assert few.peak < 0.6 * whole.peak
+    # The stem goes over all images at once, and what it gave is kept until its turn.
+    of_stem = 64 * 24 * 8 * 8 * 4
+    assert few.activations > of_stem
+    assert few.peak > 3 * of_stem
+    plans = [make_plan(replace(c, peak_flops=1e12)) for c in (config, in_pieces)]
+    needed, flops = (plan["flops_per_sample"] for plan in plans)
+    assert needed["total"] == flops["total"]
+    assert needed["again"] == 0
+    encoders = flops["image"] + flops["text"]
+    assert flops["again"] == pytest.approx(encoders / 3 + flops["superpixels"])
+    steps = [plan["time"]["step_seconds"] for plan in plans]
+    assert steps[1] / steps[0] == pytest.approx(1 + flops["again"] / flops["total"])
+    blocks = make_plan(configured(tmp_path, TINY, "train.recompute_blocks=true"))
+    assert 0 < blocks["flops_per_sample"]["again"] < flops["again"]
 
 
 @pytest.mark.parametrize("form", ["sigmoid", "softmax"])
 def test_the_loss_of_many_ranks_is_extrapolated_from_few(tmp_path, form):
     config = configured(tmp_path, TINY.replace("softmax", form))
-    features = trace_encoders(config, 12).features
+    features = trace_step(config, 12).features
     planned, real = (trace(config, features, 24) for trace in (trace_loss, _traced_loss))
     assert astuple(planned) == pytest.approx(astuple(real), rel=0.05)
 
@@ -140,7 +180,7 @@ def test_mistakes_are_named(tmp_path, override, message):
 
 def test_blocks_computed_again_keep_less(tmp_path):
     few, many = (
-        trace_encoders(configured(tmp_path, TINY, f"train.recompute_blocks={again}"), 12)
+        trace_step(configured(tmp_path, TINY, f"train.recompute_blocks={again}"), 12)
         for again in ("true", "false")
     )
     assert few.activations < 0.8 * many.activations
