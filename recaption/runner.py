@@ -102,9 +102,9 @@ class _Worker:
         pending = [path for path in self._shards if not self._is_done(path)]
         self._summary.num_skipped_shards = len(self._shards) - len(pending)
         if pending:
+            engine = build_engine(self._config.engine, self._config.asked)
             self._output.mkdir(parents=True, exist_ok=True)
             write_config(self._config, self._output / "config.yaml")
-            engine = build_engine(self._config.engine, self._config.asked)
             try:
                 asyncio.run(self._work(pending, engine))
             except* asyncio.CancelledError:
@@ -123,6 +123,7 @@ class _Worker:
             self._config.images,
             hand_over=engine.sees_images
             and any(p.shows_image for p in self._config.asked.values()),
+            encoding=engine.encoding,
         )
         _cancel_at_signals()
         self._slots = asyncio.Semaphore(engine.max_in_flight)
