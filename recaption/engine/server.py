@@ -50,6 +50,10 @@ class ServerEngine:
         self._num_given_up = 0  # since the last answer
         self._last_answer = time.monotonic()
 
+    @property
+    def num_servers_up(self) -> int:
+        return self._endpoints.num_up
+
     async def start(self) -> None:
         await self._endpoints.__aenter__()
         self._last_answer = time.monotonic()
