@@ -22,7 +22,10 @@ PREFIX = "canopy_recaption_"
 #: By name: what they tell, and the label that they have besides output, node and worker.
 GAUGES: dict[str, tuple[str, str | None]] = {
     "running": ("1 while at work; 0 after it has ended or was stopped as asked", None),
-    "progress_timestamp_seconds": ("When a row was last made, Unix time", None),
+    "progress_timestamp_seconds": (
+        "When a row was last made, or the tars were last looked through, Unix time",
+        None,
+    ),
     "shards": ("Tars of the input", None),
     "shards_left": ("Tars that are not finished, or not seen to be, those in hand included", None),
     "claims_held": ("Tars in hand", None),
@@ -175,10 +178,12 @@ class RunMetrics:
                 by_reason = "rejects" if row.status == "rejected" else "failures"
                 self.add(by_reason, 1, (row.reason or "").split(":")[0])
         self.add("images", completes_image)
-        self.set("progress_timestamp_seconds", time.time())
-        self._read_totals()
-        if time.monotonic() - self._written >= self._config.every:
-            self._write_textfile()
+        self._progressed()
+
+    def shards_left(self, number: int) -> None:
+        """The tars were looked through; a worker that waits for those of others does it often."""
+        self.set("shards_left", number)
+        self._progressed()
 
     def took(self, claim_number: int) -> None:
         """A tar is in hand, as the so-manieth worker that has it."""
@@ -202,6 +207,12 @@ class RunMetrics:
                     self._exporter.observe("table_seconds", time.monotonic() - started)
         finally:
             self.add("claims_held", -1)
+
+    def _progressed(self) -> None:
+        self.set("progress_timestamp_seconds", time.time())
+        self._read_totals()
+        if time.monotonic() - self._written >= self._config.every:
+            self._write_textfile()
 
     def _read_totals(self) -> None:
         for name, read, known in self._watched:

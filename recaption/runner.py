@@ -177,7 +177,7 @@ class _Worker:
     async def _take_shards(self, pending: list[Path], claims: Claims) -> AsyncIterator[OpenShard]:
         """Opens one shard after the other that nobody else has, until all are finished."""
         while pending:
-            self._metrics.set("shards_left", len(pending) + len(self._open))
+            self._metrics.shards_left(len(pending) + len(self._open))
             took_one = False
             for path in list(pending):
                 if self._is_done(path):
@@ -285,7 +285,7 @@ class _Worker:
             )
         self._open.discard(shard)
         shard.close()
-        self._metrics.set("shards_left", len(self._pending) + len(self._open))
+        self._metrics.shards_left(len(self._pending) + len(self._open))
 
     def _is_done(self, path: Path) -> bool:
         finished = is_finished(self._output, path, self._origins, self._filters)
