@@ -62,7 +62,7 @@ SUMMARIES: dict[str, tuple[str, str | None]] = {
 class MetricsConfig(ExporterConfig):
     #: Seconds between two writings of the text file.
     every: float = 15.0
-    #: Name of this worker among those of its node; empty: the number of Slurm's array task or
+    #: Name of this worker among those of its node; empty: the numbers of Slurm's array task and
     #: process, or else of this process.
     worker: str = ""
 
@@ -230,7 +230,5 @@ class RunMetrics:
 
 
 def _worker_name() -> str:
-    for variable in ("SLURM_ARRAY_TASK_ID", "SLURM_PROCID"):
-        if os.environ.get(variable):
-            return os.environ[variable]
-    return str(os.getpid())
+    numbers = [os.environ.get(name) for name in ("SLURM_ARRAY_TASK_ID", "SLURM_PROCID")]
+    return "-".join(number for number in numbers if number) or str(os.getpid())

@@ -21,6 +21,8 @@ from recaption.engine.server_settings import ServerConfig, api_key
 
 #: Seconds for a connection, and for the list of models.
 CONNECT_TIMEOUT = 10.0
+#: Seconds after which it is said that the first server is waited for.
+TELL_AFTER = 5.0
 #: Longest wait between two questions whether a server is back, seconds.
 MAX_PROBE_INTERVAL = 10.0
 
@@ -37,6 +39,8 @@ class Endpoint:
         #: Since when it cannot be reached; None while it can.
         self.down_since: float | None = time.monotonic()
         self.last_error = ""
+        #: Whether it was said that it is away.
+        self.was_told = False
         #: Names of its models; empty where it does not list them.
         self.models: list[str] = []
         #: vLLM takes sampling parameters that the API does not know.
@@ -121,7 +125,7 @@ class Endpoints:
         endpoint.last_error = self.tell(error)
         if endpoint.down_since is None:
             endpoint.down_since = time.monotonic()
-            print(f"warning: {endpoint.url} is away: {endpoint.last_error}", file=sys.stderr)
+            _tell_away(endpoint)
             self._probes[endpoint] = asyncio.create_task(self._wait_for(endpoint, delay=0.25))
 
     def let_rest(self, endpoint: Endpoint, error: openai.APIStatusError) -> None:
@@ -159,6 +163,9 @@ class Endpoints:
                 await asyncio.sleep(wait + random.uniform(0, min(1.0, 0.1 * wait)))
                 continue
             self._check_patience(now)
+            for endpoint in self._endpoints:
+                if not endpoint.was_told and now - (endpoint.down_since or now) > TELL_AFTER:
+                    _tell_away(endpoint)
             await asyncio.sleep(0.1)
 
     def _check_patience(self, now: float) -> None:
@@ -197,8 +204,17 @@ class Endpoints:
                 listed = []  # it is there, and lists nothing that can be read
             endpoint.models = [model.id for model in listed]
             endpoint.is_vllm = any(getattr(model, "owned_by", "") == "vllm" for model in listed)
-            endpoint.down_since = None
+            if endpoint.was_told:
+                away = time.monotonic() - (endpoint.down_since or 0.0)
+                print(f"{endpoint.url} is back after {away:.0f} s", file=sys.stderr, flush=True)
+            endpoint.down_since, endpoint.was_told = None, False
             return
+
+
+def _tell_away(endpoint: Endpoint) -> None:
+    endpoint.was_told = True
+    text = f"warning: {endpoint.url} is away and waited for: {endpoint.last_error}"
+    print(text, file=sys.stderr, flush=True)
 
 
 def was_reached(error: openai.APIConnectionError) -> bool:

@@ -165,11 +165,12 @@ def test_a_worker_that_fails_is_left_as_running(tmp_path: Path) -> None:
 
 def test_workers_are_named_by_slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SLURM_ARRAY_TASK_ID", "12")
+    monkeypatch.setenv("SLURM_PROCID", "0")
     monkeypatch.setenv("SLURMD_NODENAME", "n3")
     with RunMetrics(MetricsConfig(textfile=str(tmp_path / "{node}-{worker}.prom")), "out"):
         pass
-    text = (tmp_path / "n3-12.prom").read_text()
-    assert re.search(r'running\{node="n3",output="out",worker="12"\} 0', text)
+    text = (tmp_path / "n3-12-0.prom").read_text()
+    assert re.search(r'running\{node="n3",output="out",worker="12-0"\} 0', text)
 
 
 @pytest.mark.parametrize(
