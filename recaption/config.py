@@ -6,6 +6,7 @@ from recaption.common.config import ConfigError, check_at_least
 from recaption.engine import EngineConfig
 from recaption.filters import FilterConfig
 from recaption.images import ImageConfig
+from recaption.metrics import MetricsConfig
 from recaption.prompts import PromptConfig
 from recaption.work.claims import ClaimConfig
 
@@ -26,6 +27,7 @@ class RunConfig:
     images: ImageConfig = field(default_factory=ImageConfig)
     filters: FilterConfig = field(default_factory=FilterConfig)
     claims: ClaimConfig = field(default_factory=ClaimConfig)
+    metrics: MetricsConfig = field(default_factory=MetricsConfig)
     #: Processes that read and decode ahead of the engine.
     num_decode_processes: int = 2
     #: Decoded images that may wait for the engine.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from PIL import Image
 
 from recaption.engine import CaptionAnswer
+from recaption.engine.encoding import EncodedImage
 from recaption.filters import CaptionFilter, FilterConfig, ImageTextScorer, near_duplicates
 from recaption.prepare import PreparedSample
 from recaption.prompts import PromptConfig
@@ -49,7 +50,9 @@ class Judge:
         verdict = self._filters[prompt_id].judge(answer.caption, answer.finish_reason)
         reason = verdict.reason
         if reason is None and self._scores is not None and sample.image is not None:
-            reason = await self._scores.reject_reason(sample.image, verdict.caption)
+            image = sample.image
+            picture = image.decode() if isinstance(image, EncodedImage) else image
+            reason = await self._scores.reject_reason(picture, verdict.caption)
         sentences = answer.sentences
         if sentences is None or verdict.raw_caption is not None:
             sentences = split_sentences(verdict.caption)

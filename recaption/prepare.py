@@ -20,6 +20,7 @@ from PIL import Image
 
 from recaption.alt_text import gives_orders
 from recaption.common.processes import end_with_parent
+from recaption.engine.encoding import EncodedImage, ImageEncoding
 from recaption.images import ImageConfig
 from recaption.pictures import read_picture
 from recaption.shards import Sample, Shard, ShardIndex
@@ -31,7 +32,7 @@ class PreparedSample:
 
     key: str
     sha256: str | None = None
-    image: Image.Image | None = None
+    image: Image.Image | EncodedImage | None = None
     alt_text: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
     failure: str | None = None
@@ -65,16 +66,25 @@ class Preparers:
         num_processes: processes.
         config: how pictures are decoded.
         hand_over: whether the pictures are wanted; else they are looked at, and stay behind.
+        encoding: how they are encoded before; None: they come as they are decoded.
     """
 
-    def __init__(self, num_processes: int, config: ImageConfig, hand_over: bool = True) -> None:
+    def __init__(
+        self,
+        num_processes: int,
+        config: ImageConfig,
+        hand_over: bool = True,
+        encoding: ImageEncoding | None = None,
+    ) -> None:
         self._num_processes, self._config, self._hand_over = num_processes, config, hand_over
+        self._encoding = encoding
         self._pool = _new_pool(num_processes)
         self._alone = asyncio.Lock()
         self.num_deaths = 0
 
     async def prepare(self, shard: Shard, sample: Sample) -> PreparedSample:
-        work = partial(_prepare_in_process, shard.path, self._config, self._hand_over, sample)
+        how = (self._config, self._hand_over, self._encoding)
+        work = partial(_prepare_in_process, shard.path, *how, sample)
         loop = asyncio.get_running_loop()
         pool = self._pool
         try:
@@ -119,7 +129,11 @@ _open: dict[Path, Shard] = {}
 
 
 def _prepare_in_process(
-    path: Path, config: ImageConfig, hand_over: bool, sample: Sample
+    path: Path,
+    config: ImageConfig,
+    hand_over: bool,
+    encoding: ImageEncoding | None,
+    sample: Sample,
 ) -> PreparedSample:
     if path not in _open:
         for old in _open.values():
@@ -127,4 +141,8 @@ def _prepare_in_process(
         _open.clear()
         _open[path] = Shard(path, ShardIndex())
     prepared = prepare(_open[path], config, sample)
-    return prepared if hand_over else replace(prepared, image=None)
+    if not hand_over:
+        return replace(prepared, image=None)
+    if encoding is not None and isinstance(prepared.image, Image.Image):
+        return replace(prepared, image=encoding.encode(prepared.image))
+    return prepared

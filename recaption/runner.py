@@ -25,6 +25,7 @@ from recaption.engine import (
     caption_origins,
 )
 from recaption.judging import Judge
+from recaption.metrics import RunMetrics
 from recaption.open_shard import LostClaim, OpenShard
 from recaption.prepare import PreparedSample, Preparers
 from recaption.shards import Sample, find_shards
@@ -94,6 +95,7 @@ class _Worker:
         self._origins = caption_origins(config.engine, config.asked, config.images)
         self._filters = asdict(config.filters)
         self._summary = RunSummary(num_shards=len(self._shards))
+        self._metrics = RunMetrics(config.metrics, config.output)
         # What another worker retries in the meantime is not retried again.
         self._num_retries = {path: self._retries_of(path) for path in self._shards}
 
@@ -101,16 +103,17 @@ class _Worker:
         pending = [path for path in self._shards if not self._is_done(path)]
         self._summary.num_skipped_shards = len(self._shards) - len(pending)
         if pending:
+            engine = build_engine(self._config.engine, self._config.asked)
             self._output.mkdir(parents=True, exist_ok=True)
             write_config(self._config, self._output / "config.yaml")
             self._judge = Judge(self._config.filters, self._config.asked)
-            engine = build_engine(self._config.engine, self._config.asked)
-            try:
-                asyncio.run(self._work(pending, engine))
-            except* asyncio.CancelledError:
-                raise KeyboardInterrupt from None
-            except* UserError as errors:
-                raise errors.exceptions[0] from None
+            with self._metrics:
+                try:
+                    asyncio.run(self._work(pending, engine))
+                except* asyncio.CancelledError:
+                    raise KeyboardInterrupt from None
+                except* UserError as errors:
+                    raise errors.exceptions[0] from None
         for path in self._shards:
             stats = read_stats(self._output, path.stem)
             if stats is not None:
@@ -123,11 +126,15 @@ class _Worker:
             self._config.images,
             hand_over=self._judge.sees_images
             or (engine.sees_images and any(p.shows_image for p in self._config.asked.values())),
+            encoding=engine.encoding,
         )
         _cancel_at_signals()
+        self._metrics.watch(engine, preparers)
+        self._metrics.set("shards", len(self._shards))
         self._slots = asyncio.Semaphore(engine.max_in_flight)
         self._engine = engine
         self._open: set[OpenShard] = set()
+        self._pending = pending
         prepared: asyncio.Queue[_Ahead | None] = asyncio.Queue(self._config.num_decoded_ahead)
         try:
             with Claims(self._output / "work", self._config.claims) as claims:
@@ -135,7 +142,7 @@ class _Worker:
                 with Progress(None, "images") as self._progress:
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self._read_ahead(pending, claims, preparers, prepared))
-                        while (ahead := await prepared.get()) is not None:
+                        while (ahead := await self._next(prepared)) is not None:
                             await self._ask_all(ahead, group)
                 self._summary.num_processed = self._progress.done
                 self._summary.seconds = round(self._progress.seconds, 3)
@@ -161,6 +168,7 @@ class _Worker:
                 prompts = shard.unanswered(sample)
                 if prompts:
                     task = asyncio.create_task(preparers.prepare(shard.shard, sample))
+                    task.add_done_callback(lambda _: self._metrics.add("images_ready", 1))
                     await prepared.put(_Ahead(shard, sample, prompts, task))
             if was_complete:
                 await self._finish(shard)
@@ -169,6 +177,7 @@ class _Worker:
     async def _take_shards(self, pending: list[Path], claims: Claims) -> AsyncIterator[OpenShard]:
         """Opens one shard after the other that nobody else has, until all are finished."""
         while pending:
+            self._metrics.shards_left(len(pending) + len(self._open))
             took_one = False
             for path in list(pending):
                 if self._is_done(path):
@@ -191,14 +200,21 @@ class _Worker:
                 sizes = [other.stat().st_size for other in (path, *pending)]
                 self._progress.total = self._progress.done + shard.shard.estimate_num_samples(sizes)
                 self._open.add(shard)
+                self._metrics.took(claim.number)
                 yield shard
             if pending and not took_one:
                 if not self._config.wait_for_others:
                     return
                 await asyncio.sleep(self._config.claims.heartbeat)
 
+    async def _next(self, prepared: "asyncio.Queue[_Ahead | None]") -> "_Ahead | None":
+        with self._metrics.waiting("engine_wait_seconds"):
+            return await prepared.get()
+
     async def _ask_all(self, ahead: "_Ahead", group: asyncio.TaskGroup) -> None:
-        sample = await ahead.preparing
+        with self._metrics.waiting("engine_wait_seconds"):
+            sample = await ahead.preparing
+        self._metrics.add("images_ready", -1)
         if sample.failure is not None:
             rows = [
                 CaptionRow(sample.key, sample.sha256, name, "failed", sample.failure)
@@ -208,7 +224,8 @@ class _Worker:
             return
         remaining = set(ahead.prompts)
         for number, name in enumerate(ahead.prompts):
-            await self._slots.acquire()
+            with self._metrics.waiting("image_wait_seconds"):
+                await self._slots.acquire()
             notes = sample.notes if number == 0 else []
             group.create_task(self._ask(ahead.shard, sample, name, notes, remaining))
 
@@ -221,7 +238,8 @@ class _Worker:
         remaining: set[str],
     ) -> None:
         try:
-            answer = await self._answer(shard, sample, prompt_id)
+            with self._metrics.counted("requests_in_flight"):
+                answer = await self._answer(shard, sample, prompt_id)
         finally:
             self._slots.release()
         row, further_notes = await self._judge.judge(sample, prompt_id, answer)
@@ -249,6 +267,7 @@ class _Worker:
         self, shard: OpenShard, rows: list[CaptionRow], notes: list[str], is_last: bool = True
     ) -> None:
         shard.add(rows, notes)
+        self._metrics.rows(rows, is_last)
         if is_last:
             self._progress.advance(note=f"shard {shard.shard.name}")
         if shard.is_complete:
@@ -256,7 +275,8 @@ class _Worker:
 
     async def _finish(self, shard: OpenShard) -> None:
         try:
-            await shard.finish()
+            with self._metrics.finishing(LostClaim):
+                await shard.finish()
         except LostClaim:
             print(
                 f"warning: {shard.shard.name}: another worker took this shard over, and has all "
@@ -265,6 +285,7 @@ class _Worker:
             )
         self._open.discard(shard)
         shard.close()
+        self._metrics.shards_left(len(self._pending) + len(self._open))
 
     def _is_done(self, path: Path) -> bool:
         finished = is_finished(self._output, path, self._origins, self._filters)

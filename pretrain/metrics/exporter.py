@@ -1,20 +1,12 @@
-"""Metrics as Prometheus reads them, with a registry of its own.
+"""What the trainer tells Prometheus.
 
 What is true of the whole run is told by the first rank alone, so that nothing is counted twice;
 what is true of a rank (shares of its time, its memory) by the first rank of each node.
 """
 
 import time
-from collections.abc import Mapping
-from typing import Any
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    start_http_server,
-    write_to_textfile,
-)
+from recaption.common import exporter
 
 PREFIX = "canopy_"
 LABELS = ("run", "node", "rank")
@@ -64,8 +56,8 @@ COUNTERS: dict[str, tuple[str, str | None]] = {
 }
 
 
-class Exporter:
-    """Holds the values; `serve` and `write_textfile` hand them out.
+class Exporter(exporter.Exporter):
+    """The trainer's metrics.
 
     Args:
         run: the run's folder.
@@ -74,17 +66,8 @@ class Exporter:
     """
 
     def __init__(self, run: str, node: str, rank: int) -> None:
-        self.registry = CollectorRegistry()
-        self._labels = (run, node, str(rank))
-        self._gauges = {
-            name: Gauge(PREFIX + name, told, _names(label), registry=self.registry)
-            for name, (told, label) in GAUGES.items()
-        }
-        self._counters = {
-            name: Counter(PREFIX + name, told, _names(label), registry=self.registry)
-            for name, (told, label) in COUNTERS.items()
-        }
-        self._server: Any = None
+        labels = dict(zip(LABELS, (run, node, str(rank)), strict=True))
+        super().__init__(PREFIX, labels, GAUGES, COUNTERS)
 
     def begin(self, target_steps: int, checkpoint_time: float) -> None:
         """What the first rank tells from the start: counters at 0, the last checkpoint.
@@ -103,48 +86,6 @@ class Exporter:
 
     def tell_checkpoint(self, written: float, cost_seconds: float | None = None) -> None:
         self.set("checkpoint_timestamp_seconds", written)
-        self._child(self._gauges, "checkpoint_age_seconds").set_function(
-            lambda: time.time() - written
-        )
+        self.set_function("checkpoint_age_seconds", lambda: time.time() - written)
         if cost_seconds is not None:
             self.set("checkpoint_cost_seconds", cost_seconds)
-
-    def set(self, name: str, value: float | Mapping[str, float]) -> None:
-        """Sets a gauge; one with a label of its own takes values by label."""
-        if isinstance(value, Mapping):
-            for label, single in value.items():
-                self._child(self._gauges, name, label).set(single)
-        else:
-            self._child(self._gauges, name).set(value)
-
-    def add(self, name: str, number: float, label: str | None = None) -> None:
-        self._child(self._counters, name, label).inc(number)
-
-    def serve(self, host: str, port: int) -> None:
-        """Answers `GET http://host:port/metrics` from a thread.
-
-        Raises:
-            OSError: the port is taken, or the host is none of this node's addresses.
-        """
-        self._server = start_http_server(port, host, self.registry)
-
-    def write_textfile(self, path: str) -> None:
-        """Replaces the file, whole or not at all. Raises: OSError: it cannot be written."""
-        write_to_textfile(path, self.registry)
-
-    def close(self) -> None:
-        """Stops serving and frees the port."""
-        if self._server is not None:
-            server, thread = self._server
-            server.shutdown()
-            server.server_close()
-            thread.join()
-            self._server = None
-
-    def _child(self, metrics: Mapping[str, Any], name: str, label: str | None = None) -> Any:
-        own = () if label is None else (label,)
-        return metrics[name].labels(*self._labels, *own)
-
-
-def _names(label: str | None) -> tuple[str, ...]:
-    return LABELS if label is None else (*LABELS, label)

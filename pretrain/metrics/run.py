@@ -3,9 +3,6 @@
 A failure to tell never stops training: it is counted, and said once with its reason.
 """
 
-import contextlib
-import os
-import socket
 import sys
 import time
 from collections import Counter
@@ -26,6 +23,7 @@ from pretrain.metrics.flops import ModelFlops, count_flops
 from pretrain.metrics.log import METRICS, MetricsLog
 from pretrain.metrics.memory import accelerator_memory, process_memory
 from pretrain.metrics.stopwatch import Stopwatch
+from recaption.common.exporter import Guard, fill_in, node_name
 
 TENSORBOARD = "tensorboard"
 #: Names in `metrics.jsonl` of a rank's shares of time, which stand there as means over ranks.
@@ -72,7 +70,7 @@ class RunMetrics:
         self._ranks = ranks
         self._totals = dict(totals or {})
         self._queue_depth = queue_depth
-        self._failed: set[str] = set()
+        self._guard = Guard("training")
         self._counts: Counter[str] = Counter()
         self._log: MetricsLog | None = None
         self._exporter: Exporter | None = None
@@ -237,14 +235,10 @@ class RunMetrics:
 
     def _open_exporter(self, first_step: int) -> None:
         chosen, ranks = self._config.metrics, self._ranks
-        # Slurm's own name: several nodes of a test cluster share one host's.
-        node = os.environ.get("SLURMD_NODENAME") or socket.gethostname()
-        names = {"{node}": node, "{rank}": str(ranks.rank)}
-        self._textfile = chosen.textfile
-        for name, value in names.items():
-            self._textfile = self._textfile.replace(name, value)
+        node = node_name()
+        self._textfile = fill_in(chosen.textfile, node=node, rank=str(ranks.rank))
         with self._guard("prometheus"):
-            self._exporter = Exporter(self._config.run, node, ranks.rank)
+            self._exporter = self._guard.exporter = Exporter(self._config.run, node, ranks.rank)
             if ranks.is_first:
                 marker = checkpoint_folder(Path(self._config.run), first_step) / COMPLETE
                 saved = marker.stat().st_mtime if marker.exists() else time.time()
@@ -317,24 +311,3 @@ class RunMetrics:
         if self._textfile:
             with self._guard("textfile", f"{self._textfile} is not written"):
                 exporter.write_textfile(self._textfile)
-
-    @contextmanager
-    def _guard(self, sink: str, what: str = "") -> Iterator[None]:
-        """Whatever fails in the block is counted, and said the first time."""
-        try:
-            yield
-        except Exception as error:
-            if self._exporter is not None:
-                self._exporter.add("metrics_failures", 1, sink)
-            if sink in self._failed:
-                return
-            self._failed.add(sink)
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            # Where even the warning cannot be written, the count is all that is left.
-            with contextlib.suppress(OSError):
-                print(
-                    f"warning: metrics: {what or f'{sink} failed'} ({reason}); training goes on, "
-                    "and this is said once",
-                    file=sys.stderr,
-                    flush=True,
-                )

@@ -7,6 +7,8 @@ from typing import Any, Protocol
 
 from PIL import Image
 
+from recaption.engine.encoding import EncodedImage, ImageEncoding
+
 
 @dataclass(frozen=True)
 class CaptionRequest:
@@ -16,8 +18,8 @@ class CaptionRequest:
     prompt_id: str
     #: The instruction, with everything filled in.
     prompt: str
-    #: None where the prompt shows none.
-    image: Image.Image | None
+    #: None where the prompt shows none; encoded for an engine that names an encoding.
+    image: Image.Image | EncodedImage | None
     alt_text: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
 
@@ -53,6 +55,10 @@ class CaptionEngine(Protocol):
     max_in_flight: int
     #: Whether it looks at the pictures.
     sees_images: bool
+
+    @property
+    def encoding(self) -> ImageEncoding | None:
+        """How the pictures are encoded for it; None: they come as they are decoded."""
 
     async def start(self) -> None:
         """Raises: UserError: it is not installed, or cannot load its model."""

@@ -33,6 +33,7 @@ class ExistingEngine:
 
     max_in_flight = 64
     sees_images = False
+    encoding = None
 
     def __init__(self, config: ExistingConfig) -> None:
         self.config = config

@@ -35,6 +35,7 @@ class VllmEngine:
     """Raises: UserError: vLLM is not installed, or the settings are wrong."""
 
     sees_images = True
+    encoding = None
 
     def __init__(self, config: VllmConfig, prompts: Mapping[str, PromptConfig]) -> None:
         if importlib.util.find_spec("vllm") is None:

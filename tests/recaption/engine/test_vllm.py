@@ -34,7 +34,7 @@ def test_without_vllm_the_error_says_what_to_install() -> None:
 
 
 def test_an_unknown_engine() -> None:
-    with pytest.raises(ConfigError, match="choose vllm or existing"):
+    with pytest.raises(ConfigError, match="choose vllm or server or existing"):
         EngineConfig(name="vlm")
 
 
