@@ -3,7 +3,7 @@ import json
 import pytest
 
 from recaption.alt_text import CHARACTERS_A_WORD, clean_alt_text, gives_orders
-from recaption.engine.vllm import TINY_LVLM
+from recaption.engine.models import TINY_LVLM
 
 #: What the templates of current models are made of.
 TOKENS = [

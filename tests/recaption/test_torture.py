@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from recaption.engine.vllm import TINY_LVLM
+from recaption.engine.models import TINY_LVLM
 from recaption.shards import open_shard
 from recaption.table import ShardStats, read_stats, read_table
 from tests.places import CHECKOUT, RECAPTION_PYTHON, needs_recaption_environment
