@@ -1,8 +1,8 @@
 """Samples made ready for the engine by processes ahead of it: read, hashed, decoded, scaled.
 
 A process that dies with a picture in hand (a decoder that crashes, the machine out of memory)
-takes the pool with it. The pool is made anew, its samples are tried again, those that were with
-it when it died one at a time: a picture that kills its process alone costs its own row only.
+takes the pool with it. The pool is made anew, and the samples that the old one had are tried again
+one at a time, by a process of their own: a picture that kills that, too, costs its own row only.
 """
 
 import asyncio
@@ -70,7 +70,8 @@ class Preparers:
     def __init__(self, num_processes: int, config: ImageConfig, hand_over: bool = True) -> None:
         self._num_processes, self._config, self._hand_over = num_processes, config, hand_over
         self._pool = _new_pool(num_processes)
-        self._alone = asyncio.Lock()
+        self._one_at_a_time = asyncio.Lock()
+        self._single: ProcessPoolExecutor | None = None
         self.num_deaths = 0
 
     async def prepare(self, shard: Shard, sample: Sample) -> PreparedSample:
@@ -81,16 +82,20 @@ class Preparers:
             return await loop.run_in_executor(pool, work)
         except BrokenProcessPool:
             self._replace(pool)
-        async with self._alone:
-            with _new_pool(1) as one:
-                try:
-                    return await loop.run_in_executor(one, work)
-                except BrokenProcessPool:
-                    failure = "decoder-died: the process that read the image was killed by it"
-                    return PreparedSample(sample.key, failure=failure)
+        async with self._one_at_a_time:
+            self._single = self._single or _new_pool(1)
+            try:
+                return await loop.run_in_executor(self._single, work)
+            except BrokenProcessPool:
+                self._single.shutdown(wait=False)
+                self._single = None
+                failure = "decoder-died: the process that read the image was killed, twice"
+                return PreparedSample(sample.key, failure=failure)
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._single):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
         if broken is self._pool:

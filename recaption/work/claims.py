@@ -70,9 +70,11 @@ class Holder:
 
     shard: str
     worker: str
-    #: Since it took the shard, by the clock of the file system.
+    #: When it took the shard and gave its last sign of life, by the clock of the file system.
+    taken: float
+    touched: float
+    #: Since then.
     seconds: float
-    #: Since its last sign of life.
     quiet_seconds: float
     is_alive: bool
 
@@ -209,12 +211,15 @@ def read_holders(folder: Path, stale_after: float) -> list[Holder]:
         except FileNotFoundError:
             continue
         content = _read_claim(path)
+        taken = float(content.get("taken", touched))
         quiet = max(0.0, now - touched)
         holders.append(
             Holder(
                 shard,
                 str(content.get("worker", "unknown")),
-                seconds=max(0.0, now - float(content.get("taken", touched))),
+                taken,
+                touched,
+                seconds=max(0.0, now - taken),
                 quiet_seconds=quiet,
                 is_alive=quiet <= stale_after and not _is_of_dead_process(content),
             )
