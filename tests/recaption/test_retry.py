@@ -17,18 +17,19 @@ from recaption.engine.existing import ExistingEngine
 from recaption.runner import RunSummary, retry
 from recaption.table import read_rows, read_stats, table_path
 from recaption.verify import VerifyConfig, verify
-from tests.recaption.shard_files import Members, sample, write_tar
+from tests.recaption.shard_files import Members, copy_run, sample, write_tar
 from tests.recaption.test_runner import caption
 
 GOOD = ExistingEngine.answer
 
 
-@pytest.fixture
-def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Three shards of four keys: `a` is fit, `b` rejected, `c` and `d` have failed."""
+    folder = tmp_path_factory.mktemp("made")
     for number in range(3):
         members: Members = [*sample("a", 0), *sample("b", 1, ["Hm"]), *sample("c", 2)]
-        write_tar(tmp_path / f"in/s{number}.tar", [*members, *sample("d", 3)])
+        write_tar(folder / f"in/s{number}.tar", [*members, *sample("d", 3)])
 
     async def fail(self: ExistingEngine, request: Any) -> CaptionAnswer:
         if request.key in "cd":
@@ -36,10 +37,15 @@ def tables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             return CaptionAnswer(failure=f"{code}: it was a bad day")
         return await GOOD(self, request)
 
-    monkeypatch.setattr(ExistingEngine, "answer", fail)
-    assert caption(tmp_path / "in", tmp_path / "out").status["failed"] == 6
-    monkeypatch.setattr(ExistingEngine, "answer", GOOD)
-    return tmp_path / "out"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ExistingEngine, "answer", fail)
+        assert caption(folder / "in", folder / "out").status["failed"] == 6
+    return folder
+
+
+@pytest.fixture
+def tables(made: Path, tmp_path: Path) -> Path:
+    return copy_run(made, tmp_path)
 
 
 def arguments(tables: Path) -> list[str]:
