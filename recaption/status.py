@@ -132,7 +132,7 @@ def status(config: StatusConfig) -> Status:
     num_prompts = _num_prompts(folder, stats)
     for shard in sizes.keys() - stats.keys():
         found.num_images_done += round(sum(rows.get(shard, {}).values()) / num_prompts)
-    found.num_images = _estimate_num_images(folder, sizes, stats)
+    found.num_images = max(found.num_images_done, _estimate_num_images(folder, sizes, stats))
     work = [*_finished_work(folder, stats), *_work_in_hand(holders, rows, stats, num_prompts)]
     found.images_per_second = round(_rate(work, config.window), 2)
     if found.num_workers and found.images_per_second:
