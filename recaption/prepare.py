@@ -7,6 +7,7 @@ one at a time, by a process of their own: a picture that kills that, too, costs 
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -108,11 +109,11 @@ def _new_pool(num_processes: int) -> ProcessPoolExecutor:
     # Not forked: this process has threads and, with an engine, gigabytes. Nor by a server that
     # forks: it and its processes would outlive this one if that is killed.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(num_processes, context, _begin_process)
+    return ProcessPoolExecutor(num_processes, context, _begin_process, (os.getpid(),))
 
 
-def _begin_process() -> None:
-    end_with_parent()
+def _begin_process(parent: int) -> None:
+    end_with_parent(parent)
     # Ctrl-C reaches every process of a terminal; the one that gives out the work decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # `images.max_pixels` decides instead, and what it refuses is a row.

@@ -1,6 +1,7 @@
 """``python -m recaption verify``: every key exactly once, and every table what it says it is."""
 
 import json
+import os
 import re
 from collections import Counter
 from collections.abc import Iterator
@@ -96,7 +97,8 @@ def _check_all(
         yield from map(check, tars)
         return
     context = get_context("spawn")
-    with ProcessPoolExecutor(min(num_processes, len(tars)), context, end_with_parent) as pool:
+    num_processes = min(num_processes, len(tars))
+    with ProcessPoolExecutor(num_processes, context, end_with_parent, (os.getpid(),)) as pool:
         yield from pool.map(check, tars)
 
 

@@ -1,9 +1,12 @@
 """Failed rows are asked again: of people's captions these are pictures that were too large."""
 
+import contextlib
 import json
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -116,6 +119,22 @@ def test_several_workers_retry_each_shard_once(tables: Path) -> None:
     assert_sound(tables)
 
 
+def assert_session_ends(session: int) -> None:
+    """What the killed worker had started does not outlive it, even if it had just begun."""
+    end = time.monotonic() + 30
+    while living := list(processes_of(session)):
+        assert time.monotonic() < end, living
+        time.sleep(0.05)
+
+
+def processes_of(session: int) -> Iterator[int]:
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError, IndexError):
+            fields = (folder / "stat").read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] != "Z":
+                yield int(folder.name)
+
+
 KILL_AT = """
 import os, signal, sys
 from pathlib import Path
@@ -144,7 +163,9 @@ def test_a_kill_costs_no_row(tables: Path, moment: str, monkeypatch: pytest.Monk
     script.write_text(KILL_AT)
     command = [sys.executable, str(script), moment, "retry", *arguments(tables)]
     environment = {**os.environ, "PYTHONPATH": str(Path.cwd())}
-    assert subprocess.run(command, env=environment, check=False).returncode == -9
+    worker = subprocess.Popen(command, env=environment, start_new_session=True)
+    assert worker.wait() == -9
+    assert_session_ends(worker.pid)
     if moment == "while it writes":
         assert table_path(tables, "s0").read_bytes() == old and read_stats(tables, "s0") == before
 
