@@ -1,4 +1,4 @@
-"""``python -m recaption run|retry|pack``: web shards -> caption tables -> training shards."""
+"""``python -m recaption COMMAND``: web shards -> caption tables -> training shards."""
 
 import signal
 import sys
@@ -11,20 +11,29 @@ from PIL import Image
 from recaption.common.config import UserError, load_config, print_json, run_command
 from recaption.config import RetryConfig, RunConfig
 from recaption.pack import PackConfig, pack
+from recaption.report import ReportConfig, write_report
 from recaption.runner import retry, run
+from recaption.status import StatusConfig, status
+from recaption.verify import Verification, VerifyConfig, verify
 
 USAGE = """usage: python -m recaption COMMAND [YAML ...] [key=value ...] [--json]
        python -m recaption COMMAND --help
 
   run     captions the images of web shards, into one table per tar; workers share the tars
+  status  how far the workers of an output folder are: rate, time left, failures by reason
   retry   asks again what failed in the tables of `run`
+  verify  proves that every key has its rows exactly once, and that tables are what they say
+  report  one HTML file: captions beside their images, lengths, reasons, worst cases
   pack    joins web shards and caption tables into training shards
 
 --json prints the figures as one JSON object in the last line.
 """
 COMMANDS: dict[str, tuple[type, Callable[[Any], Any]]] = {
     "run": (RunConfig, run),
+    "status": (StatusConfig, status),
     "retry": (RetryConfig, retry),
+    "verify": (VerifyConfig, verify),
+    "report": (ReportConfig, write_report),
     "pack": (PackConfig, pack),
 }
 
@@ -47,7 +56,7 @@ def main(argv: list[str]) -> int:
     summary = command(config)
     print(summary)
     print_json(arguments, vars(summary))
-    return 0
+    return 1 if isinstance(summary, Verification) and summary.num_problems else 0
 
 
 if __name__ == "__main__":

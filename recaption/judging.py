@@ -101,16 +101,22 @@ class Scores:
                 future.set_result(score)
 
 
-def mark_near_duplicates(rows: Sequence[CaptionRow], config: FilterConfig) -> None:
-    """Rejects captions of a table that resemble many others of the same prompt."""
-    by_prompt: dict[str, list[CaptionRow]] = {}
-    for row in rows:
-        is_marked = (row.reason or "").startswith(_NEAR_DUPLICATE)  # by an earlier pass
-        if row.status == "ok" or is_marked:
-            row.status, row.reason = "ok", None
-            by_prompt.setdefault(row.prompt_id, []).append(row)
+def mark_near_duplicates(
+    rows: Sequence[CaptionRow], config: FilterConfig, are_new: Sequence[bool]
+) -> None:
+    """Rejects new rows of a table whose captions resemble many others of the same prompt.
+
+    Args:
+        rows: all of the table.
+        config: the filters.
+        are_new: of each row, whether it is; others keep their verdicts, and are compared with.
+    """
+    by_prompt: dict[str, list[tuple[CaptionRow, bool]]] = {}
+    for row, is_new in zip(rows, are_new, strict=True):
+        if row.status == "ok" or (row.reason or "").startswith(_NEAR_DUPLICATE):
+            by_prompt.setdefault(row.prompt_id, []).append((row, is_new))
     for fit in by_prompt.values():
-        captions = [row.caption for row in fit]
-        for row, reason in zip(fit, near_duplicates(captions, config.near_duplicates), strict=True):
-            if reason is not None:
+        reasons = near_duplicates([row.caption for row, _ in fit], config.near_duplicates)
+        for (row, is_new), reason in zip(fit, reasons, strict=True):
+            if is_new and reason is not None:
                 row.status, row.reason = "rejected", reason

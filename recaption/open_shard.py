@@ -1,12 +1,12 @@
 """A shard in hand: what is answered of it, and its table when all is."""
 
-import asyncio
 import time
 from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from recaption.common.threads import in_thread
 from recaption.config import RunConfig
 from recaption.engine import CaptionOrigin
 from recaption.judging import mark_near_duplicates
@@ -60,25 +60,24 @@ class OpenShard:
         self._claims, self._config, self._origins = claims, config, origins
         self._work = Path(config.output) / "work"
         self._started = time.monotonic()
-        before = read_stats(Path(config.output), path.stem) if retried is not None else None
-        self._num_retries = 0 if before is None else before.num_retries + 1
-        self._notes_before = Counter[str]() if before is None else Counter(before.notes)
         settings: dict[str, Any] = {
             "size": path.stat().st_size,
             "mtime_ns": path.stat().st_mtime_ns,
             "origins": [asdict(origin) for origin in origins],
             "filters": asdict(config.filters),
-            "num_retries": self._num_retries,
         }
         self._num_attempts = len(journal_paths(self._work, path.stem)) + 1
-        self._entries = read_journals(self._work, path.stem, settings)
-        if before is not None:
-            for row in read_rows(Path(config.output), path.stem):
-                code = (row.reason or "").split(":")[0]
-                if row.status != "failed" or (retried and code not in retried):
-                    self._entries.setdefault((row.key, row.prompt_id), JournalEntry(row))
-        self._journal = Journal(self._work, path.stem, claims.worker, settings)
+        journaled = read_journals(self._work, path.stem, settings)
+        self._num_retries, self._notes = journaled.num_retries, journaled.notes
+        self._entries = journaled.entries
+        self._kept: list[JournalEntry] = []
+        self._before = read_stats(Path(config.output), path.stem) if retried is not None else None
+        if self._before is not None:
+            self._keep_rows(self._before, retried or [])
         self._captions = self._read_captions()
+        self._journal = Journal(
+            self._work, path.stem, claims.worker, settings, self._num_retries, self._notes
+        )
 
     def unanswered(self, sample: Sample) -> list[str]:
         """The prompts that have no row for this sample yet."""
@@ -100,19 +99,29 @@ class OpenShard:
     def is_complete(self) -> bool:
         return len(self._entries) == len(self.shard.index.samples) * len(self._config.asked)
 
-    async def finish(self) -> ShardStats:
-        """Writes the table and gives the claim back.
+    async def finish(self) -> None:
+        """Writes the table, if there is anything new, and gives the claim back.
 
         Raises:
-            LostClaim: another worker has the shard now, and nothing was written.
+            LostClaim: another worker has the shard now, or had it and finished it; nothing was
+                written.
         """
-        return await asyncio.to_thread(self._finish)
+        await in_thread(self._finish)
 
     def close(self) -> None:
         self._journal.close()
         self.shard.close()
 
-    def _finish(self) -> ShardStats:
+    def _finish(self) -> None:
+        try:
+            if self._before is None or len(self._kept) < len(self._entries):
+                self._write_table()
+            else:
+                discard_journals(self._work, self.shard.name)
+        finally:
+            self._claims.release(self.claim)
+
+    def _write_table(self) -> None:
         index = self.shard.index
         entries = [
             self._entries[sample.key, name]
@@ -120,11 +129,14 @@ class OpenShard:
             for name in self._config.asked
         ]
         rows = [entry.row for entry in entries]
-        mark_near_duplicates(rows, self._config.filters)
-        notes = self._notes_before or self.shard.count_ignored()
+        kept = {id(entry.row) for entry in self._kept}
+        mark_near_duplicates(rows, self._config.filters, [id(row) not in kept for row in rows])
+        notes = Counter(self._notes) if self._num_retries else self.shard.count_ignored()
         if not self._num_retries:
             for entry in entries:
                 notes.update(entry.notes)
+        self._journal.add(self._kept)
+        self._journal.sync()
         stats = ShardStats(
             shard=self.shard.name,
             source=SourceFile.of(self.shard.path),
@@ -144,12 +156,34 @@ class OpenShard:
             num_retries=self._num_retries,
             seconds=round(time.monotonic() - self._started, 3),
         )
+        self._check_claim()
+        try:
+            write_table(Path(self._config.output), rows, stats, before_commit=self._check_claim)
+        except FileNotFoundError:  # who took over has removed what this worker was writing
+            self._check_claim()
+            raise
+        discard_journals(self._work, self.shard.name)
+
+    def _check_claim(self) -> None:
+        """What was asleep for long may have been done by another, and given back since."""
         if not self._claims.is_mine(self.claim):
             raise LostClaim
-        write_table(Path(self._config.output), rows, stats)
-        discard_journals(self._work, self.shard.name)
-        self._claims.release(self.claim)
-        return stats
+        now = read_stats(Path(self._config.output), self.shard.name)
+        if self._before is not None and now != self._before:
+            raise LostClaim
+
+    def _keep_rows(self, before: ShardStats, retried: list[str]) -> None:
+        """Of the table that is there, all rows but those that are to be asked again."""
+        if self._num_retries != before.num_retries + 1:  # journals of that table or an older one
+            self._entries = {}
+        self._num_retries, self._notes = before.num_retries + 1, before.notes
+        for row in read_rows(Path(self._config.output), self.shard.name):
+            code, place = (row.reason or "").split(":")[0], (row.key, row.prompt_id)
+            if row.status != "failed" or (retried and code not in retried):
+                self._entries[place] = JournalEntry(row)
+                self._kept.append(self._entries[place])
+            elif place in self._entries and self._entries[place].row == row:
+                del self._entries[place]  # kept by a killed retry that asked for other reasons
 
     def _read_captions(self) -> dict[str, str]:
         if not self._config.captions:

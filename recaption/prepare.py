@@ -1,12 +1,13 @@
 """Samples made ready for the engine by processes ahead of it: read, hashed, decoded, scaled.
 
 A process that dies with a picture in hand (a decoder that crashes, the machine out of memory)
-takes the pool with it. The pool is made anew, its samples are tried again, those that were with
-it when it died one at a time: a picture that kills its process alone costs its own row only.
+takes the pool with it. The pool is made anew, and the samples that the old one had are tried again
+one at a time, by a process of their own: a picture that kills that, too, costs its own row only.
 """
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -79,7 +80,8 @@ class Preparers:
         self._num_processes, self._config, self._hand_over = num_processes, config, hand_over
         self._encoding = encoding
         self._pool = _new_pool(num_processes)
-        self._alone = asyncio.Lock()
+        self._one_at_a_time = asyncio.Lock()
+        self._single: ProcessPoolExecutor | None = None
         self.num_deaths = 0
 
     async def prepare(self, shard: Shard, sample: Sample) -> PreparedSample:
@@ -91,16 +93,20 @@ class Preparers:
             return await loop.run_in_executor(pool, work)
         except BrokenProcessPool:
             self._replace(pool)
-        async with self._alone:
-            with _new_pool(1) as one:
-                try:
-                    return await loop.run_in_executor(one, work)
-                except BrokenProcessPool:
-                    failure = "decoder-died: the process that read the image was killed by it"
-                    return PreparedSample(sample.key, failure=failure)
+        async with self._one_at_a_time:
+            self._single = self._single or _new_pool(1)
+            try:
+                return await loop.run_in_executor(self._single, work)
+            except BrokenProcessPool:
+                self._single.shutdown(wait=False)
+                self._single = None
+                failure = "decoder-died: the process that read the image was killed, twice"
+                return PreparedSample(sample.key, failure=failure)
 
     def close(self) -> None:
-        self._pool.shutdown(cancel_futures=True)
+        for pool in (self._pool, self._single):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
 
     def _replace(self, broken: ProcessPoolExecutor) -> None:
         if broken is self._pool:
@@ -113,11 +119,11 @@ def _new_pool(num_processes: int) -> ProcessPoolExecutor:
     # Not forked: this process has threads and, with an engine, gigabytes. Nor by a server that
     # forks: it and its processes would outlive this one if that is killed.
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(num_processes, context, _begin_process)
+    return ProcessPoolExecutor(num_processes, context, _begin_process, (os.getpid(),))
 
 
-def _begin_process() -> None:
-    end_with_parent()
+def _begin_process(parent: int) -> None:
+    end_with_parent(parent)
     # Ctrl-C reaches every process of a terminal; the one that gives out the work decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # `images.max_pixels` decides instead, and what it refuses is a row.

@@ -16,6 +16,7 @@ from pathlib import Path
 from recaption.alt_text import clean_alt_text
 from recaption.common.config import UserError, write_config
 from recaption.common.progress import Progress
+from recaption.common.threads import in_thread
 from recaption.config import RetryConfig, RunConfig
 from recaption.engine import (
     CaptionAnswer,
@@ -31,6 +32,8 @@ from recaption.prepare import PreparedSample, Preparers
 from recaption.shards import Sample, find_shards
 from recaption.table import CaptionRow, ShardStats, is_finished, read_stats
 from recaption.work.claims import Claims
+from recaption.work.leftovers import discard_finished
+from recaption.work.settings import agree_on_settings
 
 
 @dataclass
@@ -97,16 +100,20 @@ class _Worker:
         self._summary = RunSummary(num_shards=len(self._shards))
         self._metrics = RunMetrics(config.metrics, config.output)
         # What another worker retries in the meantime is not retried again.
-        self._num_retries = {path: self._retries_of(path) for path in self._shards}
+        self._num_retries: dict[str, int | None] = {}
+        if retried is not None:
+            self._num_retries = {path.stem: self._retries_of(path.stem) for path in self._shards}
 
     def run(self) -> RunSummary:
         pending = [path for path in self._shards if not self._is_done(path)]
         self._summary.num_skipped_shards = len(self._shards) - len(pending)
+        work = self._output / "work"
         if pending:
             engine = build_engine(self._config.engine, self._config.asked)
-            self._output.mkdir(parents=True, exist_ok=True)
-            write_config(self._config, self._output / "config.yaml")
             self._judge = Judge(self._config.filters, self._config.asked)
+            agree_on_settings(work, self._origins, self._filters)
+            if self._retried is None:
+                write_config(self._config, self._output / "config.yaml")
             with self._metrics:
                 try:
                     asyncio.run(self._work(pending, engine))
@@ -114,6 +121,10 @@ class _Worker:
                     raise KeyboardInterrupt from None
                 except* UserError as errors:
                     raise errors.exceptions[0] from None
+        if work.is_dir():
+            with Claims(work, self._config.claims) as claims:
+                names = [path.stem for path in self._shards]
+                discard_finished(work, claims, names, self._retries_of)
         for path in self._shards:
             stats = read_stats(self._output, path.stem)
             if stats is not None:
@@ -192,7 +203,7 @@ class _Worker:
                     continue
                 pending.remove(path)
                 took_one = True
-                shard = await asyncio.to_thread(
+                shard = await in_thread(
                     OpenShard, path, claim, claims, self._config, self._origins, self._retried
                 )
                 if shard.shard.index.damage is not None:
@@ -279,8 +290,8 @@ class _Worker:
                 await shard.finish()
         except LostClaim:
             print(
-                f"warning: {shard.shard.name}: another worker took this shard over, and has all "
-                "answers of this one; claims.stale_after is too short for this file system",
+                f"warning: {shard.shard.name}: another worker took this shard over, and has what "
+                "this one answered; if it was not suspended, claims.stale_after is too short",
                 file=sys.stderr,
             )
         self._open.discard(shard)
@@ -292,14 +303,14 @@ class _Worker:
         if self._retried is None or not finished:
             return finished or self._retried is not None
         stats = read_stats(self._output, path.stem)
-        if stats is None or stats.num_retries != self._num_retries[path]:
+        if stats is None or stats.num_retries != self._num_retries[path.stem]:
             return True
         codes = self._retried or list(stats.reasons)
         return not (stats.status.get("failed") and any(stats.reasons.get(code) for code in codes))
 
-    def _retries_of(self, path: Path) -> int:
-        stats = read_stats(self._output, path.stem)
-        return 0 if stats is None else stats.num_retries
+    def _retries_of(self, shard: str) -> int | None:
+        stats = read_stats(self._output, shard)
+        return None if stats is None else stats.num_retries
 
 
 def _cancel_at_signals() -> None:

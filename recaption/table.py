@@ -3,12 +3,13 @@
 A table has one row for each key and prompt, by the key's place in the tar, then by prompt.
 
 The table is written first and the statistics last, each whole or not at all, so a shard is finished
-exactly if its statistics exist.
+exactly if its statistics exist. Where there are both already, they are replaced when the new ones
+lie beside them on the disk.
 """
 
 import glob
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from recaption.common.config import UserError
-from recaption.common.files import atomic_write, sha256_file
+from recaption.common.files import atomic_write, sha256_file, sync
 from recaption.engine.base import CaptionOrigin
 
 SCHEMA = pa.schema(
@@ -124,26 +125,42 @@ def stats_path(folder: Path, shard: str) -> Path:
     return folder / f"{shard}.stats.json"
 
 
-def write_table(folder: Path, rows: Iterable[CaptionRow], stats: ShardStats) -> None:
-    """Writes the table, then its statistics (completed by the table's size and hash)."""
+def write_table(
+    folder: Path,
+    rows: Iterable[CaptionRow],
+    stats: ShardStats,
+    before_commit: Callable[[], None] = lambda: None,
+) -> None:
+    """Writes the table, then its statistics (completed by the table's size and hash).
+
+    ``before_commit`` is called when all that remains is to give both their names; what it raises
+    leaves everything as it was.
+    """
     discard_leftovers(folder, stats.shard)
     fixed = {origin.prompt_id: asdict(origin) for origin in stats.origins}
     lines = [{**asdict(row), **fixed[row.prompt_id], "shard": stats.shard} for row in rows]
     table = pa.Table.from_pylist(lines, schema=SCHEMA)
-    with atomic_write(table_path(folder, stats.shard)) as path:
+    with (
+        atomic_write(stats_path(folder, stats.shard)) as marker,
+        atomic_write(table_path(folder, stats.shard)) as path,  # gets its name first
+    ):
         pq.write_table(table, path, compression="zstd")
         stats.table_bytes = path.stat().st_size
         stats.table_sha256 = sha256_file(path)
-    with atomic_write(stats_path(folder, stats.shard)) as path:
-        path.write_text(json.dumps(asdict(stats), indent=1, ensure_ascii=False) + "\n")
+        marker.write_text(json.dumps(asdict(stats), indent=1, ensure_ascii=False) + "\n")
+        sync(path)
+        sync(marker)
+        before_commit()
+        stats_path(folder, stats.shard).unlink(missing_ok=True)
 
 
 def discard_leftovers(folder: Path, shard: str) -> None:
     """Removes what a killed run left of this shard: unfinished files, a table without marker."""
-    for path in folder.glob(f".{glob.escape(shard)}.*.tmp"):
-        path.unlink(missing_ok=True)
-    stats_path(folder, shard).unlink(missing_ok=True)
-    table_path(folder, shard).unlink(missing_ok=True)
+    for path in (table_path(folder, shard), stats_path(folder, shard)):
+        for unfinished in folder.glob(f".{glob.escape(path.name)}.*.tmp"):
+            unfinished.unlink(missing_ok=True)
+    if not stats_path(folder, shard).exists():
+        table_path(folder, shard).unlink(missing_ok=True)
 
 
 def read_stats(folder: Path, shard: str) -> ShardStats | None:

@@ -76,9 +76,9 @@ def load_config(schema: type[T], arguments: Sequence[str], usage: str | None = N
 
 
 def print_json(arguments: Sequence[str], figures: dict[str, Any]) -> None:
-    """Prints ``figures`` as one line if ``--json`` is among the arguments."""
+    """Prints ``figures``, dataclasses among them, as one line if ``--json`` is asked for."""
     if JSON_FLAG in arguments:
-        print(json.dumps(figures))
+        print(json.dumps(figures, default=vars))
 
 
 def check_at_least(minimum: float, values: dict[str, float]) -> None:

@@ -2,12 +2,21 @@
 
 ``SHARD.claim.N`` is created exclusively, so that one worker gets it, and touched again and again
 while that worker lives. A claim that nobody has touched for long is stale, and the shard is taken
-over with number N + 1; whoever creates that has it. The highest number holds, so a worker that
-was merely asleep finds out and leaves the shard alone.
+over with number N + 1; whoever creates that has it, if no other claim lives beside it when it
+looks again. The highest number holds, so a worker that was merely asleep finds out and leaves the
+shard alone.
 
 The age of a claim is compared with a file that the asking worker touches at that moment: both
 times come from the clock of the file system, and those of the machines need not agree. A claim of
 a process of this machine that is not there any more is stale at once.
+
+What can go wrong between looking and creating, and why two workers do not keep the same shard:
+
+- Two take over the same stale claim: both want number N + 1, one gets it.
+- One saw a claim that was given back a moment later, another saw none: they create N + 1 and 1.
+  Whoever looks second sees the other and withdraws (both may; the shard is free again then).
+- A holder wakes up while it is taken over: its claim lives again, so the other withdraws; or the
+  other has looked already, and the holder finds the higher number before it writes.
 """
 
 import contextlib
@@ -15,11 +24,15 @@ import json
 import os
 import socket
 import threading
+import time
 import uuid
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from recaption.common.config import ConfigError
+from recaption.common.processes import process_start
 
 
 @dataclass
@@ -47,6 +60,23 @@ class Claim:
     shard: str
     number: int
     path: Path
+    #: The file itself: a sign of life never lands on another's claim of the same name.
+    descriptor: int
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who has, or had, a shard in hand, as an onlooker sees it."""
+
+    shard: str
+    worker: str
+    #: When it took the shard and gave its last sign of life, by the clock of the file system.
+    taken: float
+    touched: float
+    #: Since then.
+    seconds: float
+    quiet_seconds: float
+    is_alive: bool
 
 
 class Claims:
@@ -85,54 +115,65 @@ class Claims:
         Whether the shard is finished must be looked at again after this: its last holder may have
         finished it, and given it back, just before.
         """
-        number, newest = self._newest(shard)
-        if newest is not None and not self._is_stale(newest):
+        before = list(_claims_of(self._folder, shard))
+        if any(not self._is_stale(path) for _, path in before):
             return None
-        path = self._folder / f"{shard}.claim.{number + 1}"
-        content = json.dumps({"worker": self.worker, "machine": _machine(), "process": os.getpid()})
+        number = max((number for number, _ in before), default=0) + 1
+        path = self._folder / f"{shard}.claim.{number}"
         try:
-            with path.open("x") as file:
-                file.write(content)
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         except FileExistsError:
             return None
-        claim = Claim(shard, number + 1, path)
+        content = {
+            "worker": self.worker,
+            "machine": _machine(),
+            "process": os.getpid(),
+            "process_start": process_start(os.getpid()),
+            "taken": os.fstat(descriptor).st_mtime,
+        }
+        os.write(descriptor, json.dumps(content).encode())
+        claim = Claim(shard, number, path, descriptor)
+        if self._has_rival(claim):
+            path.unlink(missing_ok=True)
+            os.close(descriptor)
+            return None
         with self._lock:
             self._held[shard] = claim
         return claim
 
     def is_mine(self, claim: Claim) -> bool:
         """Whether nobody has taken the shard over."""
-        try:
-            owner = json.loads(claim.path.read_text())["worker"]
-        except (OSError, ValueError, KeyError):
-            return False
-        return owner == self.worker and self._newest(claim.shard)[0] == claim.number
+        numbers = [number for number, _ in _claims_of(self._folder, claim.shard)]
+        return self._is_own_file(claim) and max(numbers, default=0) == claim.number
 
     def release(self, claim: Claim) -> None:
         """Gives the shard back: finished, or for others to take."""
         with self._lock:
-            self._held.pop(claim.shard, None)
-        if not self.is_mine(claim):
-            return
-        for number in range(1, claim.number + 1):  # ours last: the highest number holds
-            (self._folder / f"{claim.shard}.claim.{number}").unlink(missing_ok=True)
+            if self._held.get(claim.shard) is not claim:
+                return
+            del self._held[claim.shard]
+        if self.is_mine(claim):
+            for number in range(1, claim.number):  # ours last: the highest number holds
+                (self._folder / f"{claim.shard}.claim.{number}").unlink(missing_ok=True)
+        if self._is_own_file(claim):
+            claim.path.unlink(missing_ok=True)
+        os.close(claim.descriptor)
 
-    def has_living_holder(self, shard: str) -> bool:
-        newest = self._newest(shard)[1]
-        return newest is not None and not self._is_stale(newest)
+    def _has_rival(self, claim: Claim) -> bool:
+        return any(
+            number > claim.number or not self._is_stale(path)
+            for number, path in _claims_of(self._folder, claim.shard)
+            if number != claim.number
+        )
 
-    def _newest(self, shard: str) -> tuple[int, Path | None]:
-        """The highest number of a shard's claims and its file; 0 where there is none."""
-        prefix = f"{shard}.claim."
-        with os.scandir(self._folder) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith(prefix)]
-        numbers = [int(text) for name in names if (text := name.removeprefix(prefix)).isdigit()]
-        if not numbers:
-            return 0, None
-        return max(numbers), self._folder / f"{prefix}{max(numbers)}"
+    def _is_own_file(self, claim: Claim) -> bool:
+        try:
+            return json.loads(claim.path.read_text())["worker"] == self.worker
+        except (OSError, ValueError, KeyError):
+            return False
 
     def _is_stale(self, path: Path) -> bool:
-        if _is_of_dead_process(path):
+        if _is_of_dead_process(_read_claim(path)):
             return True
         self._clock.touch()
         try:
@@ -144,11 +185,83 @@ class Claims:
     def _beat(self) -> None:
         while not self._closing.wait(self._config.heartbeat):
             with self._lock:
-                held = list(self._held.values())
-            for claim in held:
                 # A file system that is away for a while makes a claim stale, and no error.
-                with contextlib.suppress(OSError):
-                    os.utime(claim.path)
+                for claim in self._held.values():
+                    with contextlib.suppress(OSError):
+                        os.utime(claim.descriptor)
+
+
+def read_holders(folder: Path, stale_after: float) -> list[Holder]:
+    """The newest claim of each shard, for who looks on; a claim given back meanwhile is left out.
+
+    Args:
+        folder: of the claims.
+        stale_after: seconds without a sign of life that make a claim stale.
+    """
+    newest: dict[str, tuple[int, Path]] = {}
+    for shard, number, path in all_claims(folder):
+        newest[shard] = max(newest.get(shard, (0, path)), (number, path))
+    if not newest:
+        return []
+    now = _file_system_time(folder)
+    holders = []
+    for shard, (_, path) in sorted(newest.items()):
+        try:
+            touched = path.stat().st_mtime
+        except FileNotFoundError:
+            continue
+        content = _read_claim(path)
+        taken = float(content.get("taken", touched))
+        quiet = max(0.0, now - touched)
+        holders.append(
+            Holder(
+                shard,
+                str(content.get("worker", "unknown")),
+                taken,
+                touched,
+                seconds=max(0.0, now - taken),
+                quiet_seconds=quiet,
+                is_alive=quiet <= stale_after and not _is_of_dead_process(content),
+            )
+        )
+    return holders
+
+
+def _claims_of(folder: Path, shard: str) -> Iterator[tuple[int, Path]]:
+    for name, number, path in all_claims(folder):
+        if name == shard:
+            yield number, path
+
+
+def all_claims(folder: Path) -> Iterator[tuple[str, int, Path]]:
+    """Shard, number and file of each claim."""
+    with os.scandir(folder) as entries:
+        names = [entry.name for entry in entries]
+    for name in names:
+        shard, mark, number = name.rpartition(".claim.")
+        if mark and number.isdecimal():
+            yield shard, int(number), folder / name
+
+
+def _file_system_time(folder: Path) -> float:
+    """By the clock that claims are touched by; this machine's where nothing can be written."""
+    clock = folder / f".clock.{socket.gethostname()}-{os.getpid()}-{uuid.uuid4().hex[:8]}"
+    try:
+        clock.touch()
+        return clock.stat().st_mtime
+    except OSError:
+        return time.time()
+    finally:
+        with contextlib.suppress(OSError):
+            clock.unlink()
+
+
+def _read_claim(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}  # given back this moment, or still being written
+    return content if isinstance(content, dict) else {}
 
 
 def _machine() -> str:
@@ -160,18 +273,9 @@ def _machine() -> str:
     return f"{boot.read_text().strip()}/{namespace.readlink()}"
 
 
-def _is_of_dead_process(path: Path) -> bool:
-    try:
-        holder = json.loads(path.read_text())
-        machine, process = holder["machine"], int(holder["process"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return False  # given back this moment, or still being written
-    if not machine or machine != _machine():
+def _is_of_dead_process(content: dict[str, Any]) -> bool:
+    """Whether its process was of this machine and is gone, its number given to another or not."""
+    machine, start = content.get("machine"), content.get("process_start")
+    if not machine or not start or machine != _machine():
         return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return True
-    except PermissionError:
-        return False
-    return False
+    return process_start(int(content.get("process", 0))) != start

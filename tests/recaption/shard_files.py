@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 from pathlib import Path
 from typing import Any
@@ -43,3 +44,11 @@ def write_tar(path: Path, members: Members) -> Path:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return path
+
+
+def copy_run(made: Path, folder: Path) -> Path:
+    """A copy of the folders `in` and `out` of a run that is done; returns its tables."""
+    shutil.copytree(made, folder, dirs_exist_ok=True)
+    config = folder / "out/config.yaml"
+    config.write_text(config.read_text().replace(str(made), str(folder)))
+    return folder / "out"

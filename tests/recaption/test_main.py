@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from recaption.__main__ import COMMANDS
 from tests.recaption.shard_files import sample, write_tar
 
 
@@ -30,7 +31,7 @@ def test_the_last_line_is_json_when_asked(tmp_path: Path) -> None:
         (["run", "output=b"], "input has no default"),
         (["run", "input=nowhere", "output=b"], "no such folder"),
         (["pack", "shards=nowhere", "output=b"], "no such folder"),
-        (["paint"], "use run or retry or pack"),
+        (["paint"], "use run or status or retry or verify or report or pack"),
     ],
 )
 def test_mistakes_are_one_line_and_status_2(arguments: list[str], message: str) -> None:
@@ -40,7 +41,8 @@ def test_mistakes_are_one_line_and_status_2(arguments: list[str], message: str) 
 
 
 def test_help_lists_every_key() -> None:
-    assert "run" in recaption("--help").stdout
+    listed = recaption("--help").stdout
+    assert all(f"\n  {name} " in listed for name in COMMANDS)
     done = recaption("run", "--help")
     assert done.returncode == 0
     assert "engine.vllm.max_in_flight=256" in done.stdout and "Requests held" in done.stdout
