@@ -74,13 +74,17 @@ def main(argv: list[str]) -> None:
     num_lost, met = 0, Counter(dict.fromkeys(PHASES, 0))
     for number in range(config.num_kills):
         attempt = Attempt(config, run)
-        share = seconds / config.num_kills
+        # Less than its share of the run, on average: some kills lose nothing, some much. In steps,
+        # for a machine with other work is not as fast in one minute as in the next.
+        num_steps = 1.5 * config.num_steps / config.num_kills
         if number % 2:
             awaited = PHASES[number // 2 % len(PHASES)]
-            is_killed = attempt.kill_while(awaited, 4 * share, rng.uniform(0.0, INTO_WRITING))
+            is_killed = attempt.kill_while(awaited, num_steps, rng.uniform(0.0, INTO_WRITING))
         else:
-            # As long as its share of the run, on average: some kills lose nothing, some much.
-            is_killed = attempt.kill_after(rng.uniform(0.0, 2.0) * share)
+            seconds_a_step = seconds / config.num_steps
+            is_killed = attempt.kill_after(
+                rng.uniform(0.0, num_steps), rng.uniform(0.0, seconds_a_step)
+            )
         if not is_killed:
             print(f"it was at its end before kill {number + 1}", flush=True)
             break
@@ -126,7 +130,7 @@ class Attempt:
         self.last_step = 0
         self._first_step_at = self._last_step_at = 0.0
         self._lines: list[str] = []
-        self._ranks: list[psutil.Process] = []
+        self._ranks: list[int] = []
         self._has_stepped = threading.Event()
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
         command += ["--nproc-per-node", str(config.num_ranks), "-m", "pretrain", "train"]
@@ -154,30 +158,37 @@ class Attempt:
         """
         if self._process.wait(self._timeout):
             self._reader.join()
-            raise UserError("the training failed: " + "\n".join(self._lines[-20:]))
+            # torchrun's own account of a rank's end follows what the rank said.
+            said = [line for line in self._lines if line.startswith("error: ")]
+            raise UserError("the training failed: " + "\n".join(said or self._lines[-60:]))
         self._reader.join()
 
-    def kill_after(self, seconds: float) -> bool:
-        """Kills every process so long after the first step; False if it was at its end before."""
-        if not self._wait_for_first_step():
-            return False
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
-            self._kill()
-            return True
-        self.wait()
-        return False
-
-    def kill_while(self, phase: str, patience: float, seconds_into_writing: float) -> bool:
-        """Kills every process in a phase of saving, or after so many seconds without it.
+    def kill_after(self, num_steps: float, seconds: float) -> bool:
+        """Kills every process so many steps and seconds after the first step.
 
         False if it was at its end before.
         """
         if not self._wait_for_first_step():
             return False
-        deadline = time.monotonic() + patience
-        while (found := self.phase) != phase and time.monotonic() < deadline:
+        last_step = self.last_step + num_steps
+        while self.last_step < last_step:
+            if self._process.poll() is not None:
+                self.wait()
+                return False
+            time.sleep(0.005)
+        time.sleep(seconds)
+        self._kill()
+        return True
+
+    def kill_while(self, phase: str, num_steps: float, seconds_into_writing: float) -> bool:
+        """Kills every process in a phase of saving, or after so many steps without it.
+
+        False if it was at its end before.
+        """
+        if not self._wait_for_first_step():
+            return False
+        last_step = self.last_step + num_steps
+        while (found := self.phase) != phase and self.last_step < last_step:
             if self._process.poll() is not None:
                 self.wait()
                 return False
@@ -216,14 +227,14 @@ class Attempt:
             if self._process.poll() is not None:
                 self.wait()
                 return False
-        self._ranks = psutil.Process(self._process.pid).children()
+        self._ranks = [child.pid for child in psutil.Process(self._process.pid).children()]
         return True
 
     def _kill(self) -> None:
-        launcher = psutil.Process(self._process.pid)
         # Stopped at once: to find all their children takes longer than some phases do.
         for rank in self._ranks:
-            rank.send_signal(signal.SIGSTOP)
+            os.kill(rank, signal.SIGSTOP)
+        launcher = psutil.Process(self._process.pid)
         for member in [*launcher.children(recursive=True), launcher]:
             member.kill()
         self._process.wait()
