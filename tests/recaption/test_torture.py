@@ -88,7 +88,8 @@ def test_what_is_odd_but_read_is_counted(torture: Torture, existing: str) -> Non
     assert (notes["animated"], notes["icc-profile-unusable"]) == (4, 4)
     notes = stats_of(torture, "texts").notes
     malformed = {"json-malformed": 4, "json-too-large": 1}
-    assert notes == {"text-cut": 1, "text-not-utf8": 2} | malformed
+    odd = {"text-cut": 1, "text-not-utf8": 2, "alt-text-gives-orders": 1}
+    assert notes == odd | malformed
     names = stats_of(torture, "names")
     # A name of Windows that begins with a dot has no key, as in WebDataset.
     assert (names.notes["ignored-cls"], names.notes["ignored-*.jpg"]) == (1, 1)
