@@ -5,7 +5,9 @@ the next are asked already.
 """
 
 import asyncio
+import os
 import signal
+import socket
 import sys
 import threading
 from collections import Counter
@@ -49,6 +51,7 @@ class RunSummary:
     #: Of this worker alone: images that got their rows, whatever these say.
     num_processed: int = 0
     num_engine_restarts: int = 0
+    num_engine_recycles: int = 0
     seconds: float = 0.0
     images_per_second: float = 0.0
 
@@ -104,7 +107,8 @@ class _Worker:
         if pending:
             self._output.mkdir(parents=True, exist_ok=True)
             write_config(self._config, self._output / "config.yaml")
-            engine = build_engine(self._config.engine, self._config.asked)
+            log = self._output / "work" / f"engine-{socket.gethostname()}-{os.getpid()}.log"
+            engine = build_engine(self._config.engine, self._config.asked, log)
             try:
                 asyncio.run(self._work(pending, engine))
             except* asyncio.CancelledError:
@@ -146,6 +150,7 @@ class _Worker:
             preparers.close()
             await engine.close()
             self._summary.num_engine_restarts = getattr(engine, "num_restarts", 0)
+            self._summary.num_engine_recycles = getattr(engine, "num_recycles", 0)
 
     async def _read_ahead(
         self,

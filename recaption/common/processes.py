@@ -7,9 +7,14 @@ import signal
 _PR_SET_PDEATHSIG = 1  # of linux/prctl.h
 
 
-def end_with_parent() -> None:
-    """Has the kernel kill this process when its parent ends, however that ends (Linux only)."""
-    parent = os.getppid()
+def end_with_parent(parent: int | None = None) -> None:
+    """Has the kernel kill this process when its parent ends, however that ends (Linux only).
+
+    Args:
+        parent: the process that started this one, which may have ended since; by default the one
+            that is the parent now.
+    """
+    parent = os.getppid() if parent is None else parent
     try:
         prctl = ctypes.CDLL(None).prctl
     except (AttributeError, OSError):
