@@ -7,6 +7,7 @@ it when it died one at a time: a picture that kills its process alone costs its 
 
 import asyncio
 import multiprocessing
+import os
 import signal
 import warnings
 from concurrent.futures import ProcessPoolExecutor
@@ -72,6 +73,11 @@ class Preparers:
         self._pool = _new_pool(num_processes)
         self._alone = asyncio.Lock()
         self.num_deaths = 0
+
+    def start(self) -> None:
+        """Starts the processes ahead of the first sample; they are ready when the engine is."""
+        for _ in range(self._num_processes):
+            self._pool.submit(os.getpid)
 
     async def prepare(self, shard: Shard, sample: Sample) -> PreparedSample:
         work = partial(_prepare_in_process, shard.path, self._config, self._hand_over, sample)

@@ -135,6 +135,7 @@ class _Worker:
         prepared: asyncio.Queue[_Ahead | None] = asyncio.Queue(self._config.num_decoded_ahead)
         try:
             with Claims(self._output / "work", self._config.claims) as claims:
+                preparers.start()
                 await engine.start()
                 with Progress(None, "images") as self._progress:
                     async with asyncio.TaskGroup() as group:

@@ -13,7 +13,10 @@ from pathlib import Path
 _PREFIX = re.compile(r"^\([^()]* pid=\d+\) (?:[A-Z]+ [\d-]+ [\d:]+ \[[^\]]*\] ?)?")
 _EXCEPTION = re.compile(r"^[A-Za-z_][\w.]*(?:Error|Exception|Interrupt|Exit)(?:: .*)?$")
 #: Exceptions that only say that another process had one.
-_MESSENGERS = ("Engine core initialization failed", "WorkerProc initialization failed")
+_MESSENGERS = (
+    *("Engine core initialization failed", "WorkerProc initialization failed"),
+    *("EngineDeadError", "RuntimeError: cancelled"),
+)
 
 
 class EngineLog:
