@@ -82,8 +82,10 @@ def main(argv: list[str]) -> None:
 
 def raw(config: BenchConfig, folder: Path, turn: int) -> tuple[float, dict[str, str]]:
     """Seconds of vLLM by itself, and its captions by key."""
-    arguments = [str(folder / "in"), str(config.max_tokens), json.dumps(config.raw)]
-    answer = _last_line([sys.executable, "-m", "tools.bench_recaption.raw", *arguments])
+    result = folder / f"raw-{turn}.json"
+    arguments = [str(folder / "in"), str(config.max_tokens), json.dumps(config.raw), str(result)]
+    _output_of([sys.executable, "-m", "tools.bench_recaption.raw", *arguments])
+    answer = json.loads(result.read_text())
     return answer["seconds"], answer["captions"]
 
 
@@ -91,7 +93,7 @@ def ours(config: BenchConfig, folder: Path, turn: int) -> tuple[float, dict[str,
     """Seconds of ``recaption run`` without the engine's start, and its captions by key."""
     output = folder / f"out-{turn}"
     command = [sys.executable, "-m", "recaption", "run", "configs/recaption/tiny.yaml"]
-    figures = _last_line(
+    printed = _output_of(
         [
             *command,
             f"input={folder / 'in'}",
@@ -102,17 +104,17 @@ def ours(config: BenchConfig, folder: Path, turn: int) -> tuple[float, dict[str,
             "--json",
         ]
     )
+    figures = json.loads(printed.splitlines()[-1])
     rows = [row for path in find_shards(str(folder / "in")) for row in read_rows(output, path.stem)]
     return figures["seconds"], {row.key: row.caption or row.reason or "" for row in rows}
 
 
-def _last_line(command: list[str]) -> dict[str, Any]:
+def _output_of(command: list[str]) -> str:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
         tail = "\n".join(done.stderr.splitlines()[-20:])
         raise UserError(f"{' '.join(command[:4])} failed:\n{tail}")
-    answer: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return answer
+    return done.stdout
 
 
 def write_tars(config: BenchConfig, folder: Path) -> None:

@@ -54,4 +54,5 @@ def main(folder: Path, max_tokens: int, further: dict[str, Any]) -> dict[str, An
 
 
 if __name__ == "__main__":
-    print(json.dumps(main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))))
+    result = main(Path(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))
+    Path(sys.argv[4]).write_text(json.dumps(result))
