@@ -261,8 +261,10 @@ class VllmEngine:
             await asyncio.sleep(MEMORY_INTERVAL)
             used = await asyncio.to_thread(memory_of_all)
             if used > self._config.max_memory:
+                grown = self._llm
                 async with self._turns.alone():
-                    await self._recycle(used)
+                    if grown is self._llm:  # else it died meanwhile, and this one is new
+                        await self._recycle(used)
 
     async def _recycle(self, used: float) -> None:
         """Starts the engine again, in between requests."""

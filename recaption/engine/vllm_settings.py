@@ -25,7 +25,9 @@ RESOURCES = {
     *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
     *("distributed_executor_backend", "gpu_memory_utilization", "kv_cache_memory_bytes"),
     *("cpu_offload_gb", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"),
-    *("mm_encoder_tp_mode", "disable_custom_all_reduce", "download_dir", "load_format"),
+    *("data_parallel_size_local", "data_parallel_backend", "async_scheduling"),
+    *("enable_prefix_caching", "mm_processor_cache_gb", "mm_encoder_tp_mode"),
+    *("disable_custom_all_reduce", "download_dir", "load_format"),
 }
 
 
