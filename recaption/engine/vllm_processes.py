@@ -77,7 +77,10 @@ def end_with_worker() -> None:
 
 @contextlib.contextmanager
 def interruptible() -> Iterator[None]:
-    """Ctrl-C and SIGTERM end a block that keeps the event loop waiting for minutes."""
+    """Ctrl-C and SIGTERM end a block that keeps the event loop waiting for minutes.
+
+    As soon as Python's code runs: while vLLM waits for its processes they wait, too.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
