@@ -84,6 +84,11 @@ class Preparers:
         self._single: ProcessPoolExecutor | None = None
         self.num_deaths = 0
 
+    def start(self) -> None:
+        """Starts the processes ahead of the first sample; they are ready when the engine is."""
+        for _ in range(self._num_processes):
+            self._pool.submit(os.getpid)
+
     async def prepare(self, shard: Shard, sample: Sample) -> PreparedSample:
         how = (self._config, self._hand_over, self._encoding)
         work = partial(_prepare_in_process, shard.path, *how, sample)

@@ -5,7 +5,9 @@ the next are asked already.
 """
 
 import asyncio
+import os
 import signal
+import socket
 import sys
 import threading
 from collections import Counter
@@ -52,6 +54,7 @@ class RunSummary:
     #: Of this worker alone: images that got their rows, whatever these say.
     num_processed: int = 0
     num_engine_restarts: int = 0
+    num_engine_recycles: int = 0
     seconds: float = 0.0
     images_per_second: float = 0.0
 
@@ -109,7 +112,8 @@ class _Worker:
         self._summary.num_skipped_shards = len(self._shards) - len(pending)
         work = self._output / "work"
         if pending:
-            engine = build_engine(self._config.engine, self._config.asked)
+            log = work / f"engine-{socket.gethostname()}-{os.getpid()}.log"
+            engine = build_engine(self._config.engine, self._config.asked, log)
             self._judge = Judge(self._config.filters, self._config.asked)
             agree_on_settings(work, self._origins, self._filters)
             if self._retried is None:
@@ -149,6 +153,7 @@ class _Worker:
         prepared: asyncio.Queue[_Ahead | None] = asyncio.Queue(self._config.num_decoded_ahead)
         try:
             with Claims(self._output / "work", self._config.claims) as claims:
+                preparers.start()
                 await engine.start()
                 with Progress(None, "images") as self._progress:
                     async with asyncio.TaskGroup() as group:
@@ -164,6 +169,7 @@ class _Worker:
             preparers.close()
             await engine.close()
             self._summary.num_engine_restarts = getattr(engine, "num_restarts", 0)
+            self._summary.num_engine_recycles = getattr(engine, "num_recycles", 0)
 
     async def _read_ahead(
         self,

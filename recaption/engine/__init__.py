@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from recaption.common.config import check_choice
 from recaption.engine.base import CaptionAnswer, CaptionEngine, CaptionOrigin, CaptionRequest
@@ -48,8 +49,14 @@ def caption_origins(
     ]
 
 
-def build_engine(config: EngineConfig, prompts: Mapping[str, PromptConfig]) -> CaptionEngine:
-    """Raises: UserError: the engine's settings are wrong."""
+def build_engine(
+    config: EngineConfig, prompts: Mapping[str, PromptConfig], log: Path | None = None
+) -> CaptionEngine:
+    """The engine of a run; ``log`` is the file for what is printed by libraries, not by us.
+
+    Raises:
+        UserError: the engine's settings are wrong.
+    """
     if config.name == "existing":
         return ExistingEngine(config.existing)
     if config.name == "server":
@@ -57,4 +64,4 @@ def build_engine(config: EngineConfig, prompts: Mapping[str, PromptConfig]) -> C
         from recaption.engine.server import ServerEngine
 
         return ServerEngine(config.server, prompts)
-    return VllmEngine(config.vllm, prompts)
+    return VllmEngine(config.vllm, prompts, log)

@@ -1,20 +1,26 @@
 """Captions from a vision-language model, served by vLLM's asynchronous engine.
 
-The engine runs in processes of its own. One that dies is started again, and the requests that it
-had are asked again, those that were with two that died one at a time: a request that kills the
-engine fails alone.
+The engine runs in processes of its own. One that dies, or hangs, is started again, and the requests
+that it had are asked again: first a few at a time, then one alone, so that a request that kills
+the engine fails alone. One that has grown too large is started again in between.
 """
 
 import asyncio
+import contextlib
 import importlib.util
+import math
 import sys
-from collections.abc import Mapping
+import time
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from recaption.common.config import ConfigError, UserError
 from recaption.engine.base import CaptionAnswer, CaptionRequest
 from recaption.engine.models import resolve_model
+from recaption.engine.turns import Turns
+from recaption.engine.vllm_output import EngineLog
+from recaption.engine.vllm_processes import EngineProcesses, interruptible, memory_of_all
 from recaption.engine.vllm_settings import (
     VllmConfig,
     check_known,
@@ -27,17 +33,31 @@ from recaption.prompts import PromptConfig, seed_of
 
 #: When the first so many images are all refused, no image is at fault.
 NUM_REFUSALS = 16
-#: A request that was with so many engines when they died is given up.
+#: A request that was with so many engines when they died is given up; it was alone with the last.
 MAX_DEATHS = 3
+#: Seconds between two looks at whether the engine still gives tokens.
+STALL_INTERVAL = 1.0
+#: Seconds between two looks at the memory, which is a matter of milliseconds.
+MEMORY_INTERVAL = 5.0
+#: Seconds that the engine has for ending by itself.
+SHUTDOWN_TIMEOUT = 3.0
 
 
 class VllmEngine:
-    """Raises: UserError: vLLM is not installed, or the settings are wrong."""
+    """Raises: UserError: vLLM is not installed, or the settings are wrong.
+
+    Args:
+        config: of the engine.
+        prompts: those of the requests.
+        log: where what vLLM prints goes; None: to the console.
+    """
 
     sees_images = True
     encoding = None
 
-    def __init__(self, config: VllmConfig, prompts: Mapping[str, PromptConfig]) -> None:
+    def __init__(
+        self, config: VllmConfig, prompts: Mapping[str, PromptConfig], log: Path | None = None
+    ) -> None:
         if importlib.util.find_spec("vllm") is None:
             raise UserError(
                 "engine.name=vllm needs vLLM, which this environment does not have: run "
@@ -47,47 +67,71 @@ class VllmEngine:
         check_own_keys(config.kwargs)
         self._model = resolve_model(config.model)
         self._on_cpu = runs_on_cpu()
-        prepare_environment(self._on_cpu, is_local=isinstance(self._model, Path))
-        check_known(config.kwargs)
-        self.max_in_flight = config.max_in_flight
+        self._log = EngineLog(log)
+        prepare_environment(self._on_cpu, isinstance(self._model, Path), is_logged=log is not None)
         self._config, self._prompts = config, prompts
-        for prompt_id in prompts:
-            self._check_sampling(prompt_id)
+        with self._log.divert(), interruptible():
+            check_known(config.kwargs)
+            for prompt_id in prompts:
+                self._check_sampling(prompt_id)
+        self.max_in_flight = config.max_in_flight
+        self.num_restarts = 0
+        self.num_recycles = 0
         self._llm: Any = None
+        self._processes = EngineProcesses()
+        self._turns = Turns()
+        self._few = asyncio.Semaphore(math.isqrt(config.max_in_flight))
         self._starting = asyncio.Lock()
-        self._suspects = asyncio.Lock()
+        self._watchers: list[asyncio.Task[None]] = []
         self._num_requests = 0
+        self._num_answers = 0
         self._num_refused: int | None = 0  # of the first images; None once one was accepted
         self._num_deaths_in_a_row = 0
-        self.num_restarts = 0
+        self._failure: UserError | None = None
 
     async def start(self) -> None:
-        from vllm import AsyncEngineArgs
-        from vllm.v1.engine.async_llm import AsyncLLM
-
-        arguments = engine_arguments(self._config, str(self._model), self._on_cpu)
-        try:
-            self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
-        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-            raise UserError(f"vLLM cannot load {self._config.model}: {one_line(error)}") from error
+        self._load()
+        self._check_memory()
+        self._watchers = [asyncio.create_task(self._watch_for_stalls())]
+        if self._config.max_memory:
+            self._watchers.append(asyncio.create_task(self._watch_memory()))
 
     async def answer(self, request: CaptionRequest) -> CaptionAnswer:
         for num_deaths in range(MAX_DEATHS):
-            llm = self._llm
-            try:
-                if num_deaths < MAX_DEATHS - 1:
+            async with self._turn(num_deaths):
+                llm = await self._living()
+                try:
                     return await self._ask(llm, request)
-                async with self._suspects:
-                    llm = self._llm
-                    return await self._ask(llm, request)
-            except _EngineDied:
-                await self._start_again(llm)
+                except _EngineDied:
+                    pass
+            await self._start_again(llm)
         return CaptionAnswer(failure=f"engine-died: {MAX_DEATHS} times with this request")
 
     async def close(self) -> None:
-        if self._llm is not None:
-            self._llm.shutdown()
-            self._llm = None
+        for watcher in self._watchers:
+            watcher.cancel()
+        self._stop()
+
+    @contextlib.asynccontextmanager
+    async def _turn(self, num_deaths: int) -> AsyncIterator[None]:
+        """The more engines died with a request, the fewer others are asked beside it."""
+        if num_deaths == MAX_DEATHS - 1:
+            async with self._turns.alone():
+                yield
+        elif num_deaths:
+            async with self._few, self._turns.together():
+                yield
+        else:
+            async with self._turns.together():
+                yield
+
+    async def _living(self) -> Any:
+        """The engine; a dead one is started again first, so that no request is blamed for it."""
+        if self._failure is not None:
+            raise self._failure
+        if self._llm is None or self._llm.errored:
+            await self._start_again(self._llm)
+        return self._llm
 
     async def _ask(self, llm: Any, request: CaptionRequest) -> CaptionAnswer:
         from vllm.renderers import ChatParams
@@ -99,6 +143,8 @@ class VllmEngine:
             )
         # Whatever the model's processor raises for one image costs that image only.
         except Exception as error:
+            if llm is not self._llm or llm.errored:
+                raise _EngineDied from error
             return self._refused(error)
         self._num_requests += 1
         sampling = self._sampling(request.prompt_id, request.key)
@@ -107,10 +153,11 @@ class VllmEngine:
         except EngineDeadError as error:
             raise _EngineDied from error
         except Exception as error:
-            if llm.errored:
+            if llm is not self._llm or llm.errored:
                 raise _EngineDied from error
             return self._refused(error)
         self._num_refused = None
+        self._num_answers += 1
         self._num_deaths_in_a_row = 0
         completion = outputs[-1].outputs[0]
         if completion.finish_reason not in ("stop", "length"):
@@ -121,20 +168,132 @@ class VllmEngine:
             finish_reason=completion.finish_reason,
         )
 
+    def _load(self) -> None:
+        """Keeps the event loop waiting: nothing else prints or starts processes meanwhile."""
+        try:
+            with self._log.divert(), self._processes.watch(), interruptible():
+                from vllm import AsyncEngineArgs
+                from vllm.v1.engine.async_llm import AsyncLLM
+
+                arguments = engine_arguments(self._config, str(self._model), self._on_cpu)
+                self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
+            self._processes.kill()
+            # What fails in another process is told by its output only.
+            cause = self._log.root_cause() if isinstance(error, RuntimeError) else None
+            raise UserError(
+                f"vLLM cannot load {self._config.model}: {cause or one_line(error)}{self._log}"
+            ) from error
+
+    def _stop(self) -> None:
+        llm, self._llm = self._llm, None
+        if llm is None:
+            return
+        with self._log.divert():
+            if llm.errored:
+                self._processes.kill()
+            llm.shutdown(timeout=SHUTDOWN_TIMEOUT)
+            self._processes.kill()
+
     async def _start_again(self, dead: Any) -> None:
         async with self._starting:
             if dead is not self._llm:
                 return  # another request has seen to it
-            self._num_deaths_in_a_row += 1
-            if self._num_deaths_in_a_row > self._config.max_restarts:
-                raise UserError(
-                    f"vLLM's engine died {self._num_deaths_in_a_row} times without an answer in "
-                    "between: see what it said above (memory? engine.vllm.kwargs?)"
+            if self._failure is not None:
+                raise self._failure
+            cause = self._log.root_cause()
+            print(
+                f"warning: vLLM's engine died{f', {cause}' if cause else ''}, and is started again"
+                f"{self._log}",
+                file=sys.stderr,
+                flush=True,
+            )
+            self._stop()
+            while self._llm is None:
+                self._num_deaths_in_a_row += 1
+                if self._num_deaths_in_a_row > self._config.max_restarts:
+                    raise self._fail(
+                        f"vLLM's engine died {self._num_deaths_in_a_row} times without an answer "
+                        f"in between: memory, or engine.vllm.kwargs?{self._log}"
+                    )
+                self.num_restarts += 1
+                try:
+                    self._load()
+                except UserError as error:
+                    print(f"warning: {error}", file=sys.stderr, flush=True)
+
+    def _fail(self, message: str) -> UserError:
+        """An error for this request and all others, as no engine will answer them."""
+        self._failure = self._failure or UserError(message)
+        return self._failure
+
+    async def _watch_for_stalls(self) -> None:
+        """Kills an engine that has requests and gives no tokens for long: it is asked anew then."""
+        before: Any = None
+        seconds = 0.0
+        while True:
+            looked = time.monotonic()
+            await asyncio.sleep(STALL_INTERVAL)
+            now = self._progress()
+            # A worker that was itself stopped for an hour has not waited for an hour.
+            seconds += min(time.monotonic() - looked, 2 * STALL_INTERVAL)
+            if now is None or now != before:
+                before, seconds = now, 0.0
+            elif seconds > self._config.stall_timeout:
+                print(
+                    f"warning: vLLM's engine has given nothing for {seconds:.0f} s "
+                    "(engine.vllm.stall_timeout) and is killed",
+                    file=sys.stderr,
+                    flush=True,
                 )
-            print("warning: vLLM's engine died and is started again", file=sys.stderr, flush=True)
-            await self.close()
-            self.num_restarts += 1
-            await self.start()
+                self._processes.kill()
+                seconds = 0.0
+
+    def _progress(self) -> tuple[int, ...] | None:
+        """What changes with each token and each answer; None while nothing is asked."""
+        if self._llm is None or not self._llm.output_processor.has_unfinished_requests():
+            return None
+        states = self._llm.output_processor.request_states.values()
+        tokens = sum(s.detokenizer.num_output_tokens() for s in states if s.detokenizer is not None)
+        return (id(self._llm), self._num_answers, self._num_requests, tokens)
+
+    async def _watch_memory(self) -> None:
+        while True:
+            await asyncio.sleep(MEMORY_INTERVAL)
+            used = await asyncio.to_thread(memory_of_all)
+            if used > self._config.max_memory:
+                grown = self._llm
+                async with self._turns.alone():
+                    if grown is self._llm:  # else it died meanwhile, and this one is new
+                        await self._recycle(used)
+
+    async def _recycle(self, used: float) -> None:
+        """Starts the engine again, in between requests."""
+        async with self._starting:
+            print(
+                f"{used:.1f} GiB of host memory are more than engine.vllm.max_memory="
+                f"{self._config.max_memory}: the engine is started again",
+                file=sys.stderr,
+                flush=True,
+            )
+            try:
+                self._stop()
+                self._load()
+                self._check_memory()
+            except UserError as error:
+                self._fail(str(error))
+            self.num_recycles += 1
+
+    def _check_memory(self) -> None:
+        """Raises: UserError: too little is allowed; starting the engine again would not help."""
+        limit = self._config.max_memory
+        used = memory_of_all() if limit else 0.0
+        if used > limit:
+            self._stop()
+            raise UserError(
+                f"engine.vllm.max_memory={limit}: {used:.1f} GiB of host memory are in use right "
+                "after the engine's start; allow more than that, or load less"
+            )
 
     def _messages(self, request: CaptionRequest) -> list[Any]:
         content: list[dict[str, Any]] = [{"type": "text", "text": request.prompt}]

