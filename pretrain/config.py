@@ -24,6 +24,9 @@ class TrainConfig:
     num_kept_checkpoints: int = 2  # older ones are removed
     keep_every: int = 0  # but for those of steps that are multiples of this; 0: for none
     save_in_background: bool = True  # while training goes on; takes memory for a copy on rank 0
+    # seconds; a checkpoint that takes longer is told once: half of what the jobs of slurm/ leave
+    # ahead of their time limit
+    slow_save: float = 150.0
     # The backward computes blocks and graph poolings again instead of keeping what is in them: a
     # third more time for the least memory.
     recompute_blocks: bool = False
@@ -32,6 +35,7 @@ class TrainConfig:
         for name in ("num_steps", "log_every", "checkpoint_every", "num_kept_checkpoints"):
             check_at_least(1, {f"train.{name}": getattr(self, name)})
         check_at_least(0, {"train.keep_every": self.keep_every})
+        check_at_least(0, {"train.slow_save": self.slow_save})
 
 
 @dataclass

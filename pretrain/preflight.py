@@ -33,6 +33,7 @@ The arguments are those of `pretrain train`. Each thing that is wrong is one lin
 _CHECKPOINT_BYTES_PER_PARAMETER = 5 * 4
 _SHARED_MEMORY = Path("/dev/shm")
 _GB = 1e9
+_BLOCKING_WAIT = "TORCH_NCCL_BLOCKING_WAIT"
 
 
 @dataclass
@@ -178,12 +179,14 @@ def _time_all_reduce(ranks: "Ranks", megabytes: int) -> float:
 @contextmanager
 def _met_ranks(timeout: float) -> Iterator["Ranks"]:
     """All ranks in a group. Raises: UserError: they do not find each other in time."""
-    # Otherwise a collective of NCCL that takes too long ends the process without a word of ours.
-    os.environ.setdefault("TORCH_NCCL_BLOCKING_WAIT", "1")
     from pretrain.distributed.ranks import RanksConfig, joined_ranks
 
+    # Otherwise a collective of NCCL that takes too long ends the process without a word of ours.
+    # Not in the training that may follow in this process: there the host must not wait.
+    given = os.environ.get(_BLOCKING_WAIT)
+    os.environ.setdefault(_BLOCKING_WAIT, "1")
     try:
-        with joined_ranks(RanksConfig(timeout)) as ranks:
+        with joined_ranks(RanksConfig(timeout, heartbeat_timeout=0)) as ranks:
             yield ranks
     except RuntimeError as error:
         rank, world_size = os.environ["RANK"], os.environ["WORLD_SIZE"]
@@ -194,3 +197,6 @@ def _met_ranks(timeout: float) -> Iterator["Ranks"]:
             f"within {timeout:.0f} s (at {address}; {reason}): look at that node's "
             "network, unset MASTER_ADDR if it is an old one, or raise preflight.all_reduce_timeout"
         ) from None
+    finally:
+        if given is None:
+            del os.environ[_BLOCKING_WAIT]

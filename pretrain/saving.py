@@ -57,10 +57,12 @@ class CheckpointSaver:
         self._failure = ""
         self.num_failures = 0
         self.seconds_written = 0.0  # that the last write took in the background
+        self._has_warned = False
 
     def save(self, state: TrainState) -> None:
         """Begins to save; what is saved is the state of now."""
         self._settle()
+        started = time.monotonic()
         files: _Files = {
             WEIGHTS: self._gathered(self._shards.weights()),
             MOMENTS: self._gathered(self._shards.moments()),
@@ -69,7 +71,7 @@ class CheckpointSaver:
             files[EMA_WEIGHTS] = self._gathered(self._ema.weights())
         if self._ranks.is_first:
             state = replace(state, num_updates=self._shards.num_updates)
-            self._thread = threading.Thread(target=self._write, args=(state, files))
+            self._thread = threading.Thread(target=self._write, args=(state, files, started))
             self._thread.start()
             if not self._config.save_in_background:
                 self._thread.join()
@@ -98,7 +100,7 @@ class CheckpointSaver:
             if self._ranks.is_first
         }
 
-    def _write(self, state: TrainState, files: _Files) -> None:
+    def _write(self, state: TrainState, files: _Files, asked: float) -> None:
         started = time.monotonic()
         final = checkpoint_folder(self._run, state.step)
         aside = final.with_name(f".{final.name}.tmp")
@@ -131,6 +133,18 @@ class CheckpointSaver:
             print(f"warning: {self._failure}", flush=True)
             return
         self.seconds_written = time.monotonic() - started
+        self._warn_if_slow(time.monotonic() - asked)
+
+    def _warn_if_slow(self, seconds: float) -> None:
+        """Ahead of a job's time limit there is room for one checkpoint, and for the step before."""
+        if seconds > self._config.slow_save and not self._has_warned:
+            self._has_warned = True
+            print(
+                f"warning: gathering and writing a checkpoint took {seconds:.0f} s "
+                f"(train.slow_save={self._config.slow_save:g}): give the job more time to save "
+                "(sbatch --signal=USR1@SECONDS)",
+                flush=True,
+            )
 
     def _remove_old(self) -> None:
         every = self._config.keep_every

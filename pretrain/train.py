@@ -21,7 +21,12 @@ from pretrain.data.tokens import Tokenizer
 from pretrain.data.transforms import normalise
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
-from pretrain.distributed.launch import EXIT_UNFINISHED, describe_attempt, is_slurm_step
+from pretrain.distributed.launch import (
+    EXIT_UNFINISHED,
+    describe_attempt,
+    is_slurm_step,
+    note_that_it_stopped,
+)
 from pretrain.distributed.microbatch import backpropagate
 from pretrain.distributed.ranks import Ranks, joined_ranks
 from pretrain.ema import Ema
@@ -52,6 +57,8 @@ def main(argv: list[str]) -> int:
         if ranks.is_first:
             rows = read_metrics(Path(config.run) / METRICS)
             print_json(argv, rows[-1] if rows else {})
+            if not is_finished:
+                note_that_it_stopped()
     return 0 if is_finished or not is_slurm_step() else EXIT_UNFINISHED
 
 

@@ -11,7 +11,9 @@
 #                                                                        in a row (3)
 #
 # Slurm itself sends back what it preempts, and a job whose node failed (--requeue). `scancel JOB` ends
-# it; `scancel --signal=USR1 JOB` saves and sends it back.
+# it; `scancel --signal=USR1 JOB` saves and sends it back. What reaches its time limit Slurm would
+# end for good: a job that is not done with saving LAST_MOMENT seconds (30) before goes back, too, and
+# on from the checkpoint before.
 
 PYTHON=${PYTHON:-.venv-train/bin/python}
 export PYTHON PYTHONUNBUFFERED=1
@@ -51,9 +53,39 @@ begin() {
     [[ $rank_logs != "$job_log" ]] || rank_logs+=-ranks
     echo "attempt $((${SLURM_RESTART_COUNT:-0} + 1)) of job $job on" \
         "$SLURM_JOB_NODELIST, $(date '+%F %T')"
+    # What the ranks leave when they have saved and stopped: the first of them to end with 75 takes
+    # the others with it, and srun tells the highest status.
+    export CANOPY_STOPPED_NOTE=$rank_logs.stopped
+    crashes_file=$rank_logs.crashes
+    rm -f "$CANOPY_STOPPED_NOTE"
+    requeue_before_the_limit &
+    limit_watcher=$!
     # The shell outlives the signals that reach its ranks, to decide below.
     trap : TERM USR1 USR2
-    trap clean_nodes EXIT
+    trap clean_up EXIT
+    clean_nodes
+}
+
+requeue_before_the_limit() {
+    trap 'kill $! 2>/dev/null; exit' TERM
+    local end left
+    while true; do # the limit may be moved meanwhile
+        left=300
+        end=$(squeue --noheader --jobs="$job" --format=%e) || end=
+        [[ $end != *:* ]] || left=$(($(date -d "$end" +%s) - $(date +%s) - ${LAST_MOMENT:-30}))
+        if ((left <= 0)); then
+            count_crash "the time limit is near, and not all is saved" || return 0
+            echo "the job goes back to the queue"
+            scontrol requeue "$job"
+            return
+        fi
+        sleep $((left < 300 ? left : 300)) &
+        wait $!
+    done
+}
+
+clean_up() {
+    kill "$limit_watcher" 2>/dev/null || true
     clean_nodes
 }
 
@@ -65,7 +97,8 @@ clean_nodes() {
 
 # finish STATUS: ends the job, or sends it back to the queue.
 finish() {
-    local status=$1 crashes_file=$rank_logs.crashes crashes=0
+    local status=$1
+    [[ ! -e $CANOPY_STOPPED_NOTE ]] || status=75
     if ((status == 0)); then
         rm -f "$crashes_file"
         exit 0
@@ -81,24 +114,17 @@ finish() {
     # When Slurm itself is ending the job, or has put it back, that is not ours to change.
     local state
     state=$(squeue --noheader --jobs="$job" --states=all --format=%T) || state=RUNNING
-    if [[ $state != RUNNING ]]; then
+    if [[ $state != RUNNING && $state != SIGNALING ]]; then # it may still be sending USR1
         echo "Slurm is ending this attempt ($state)"
         exit "$status"
     fi
     if ((status != 75)); then
-        [[ -f $crashes_file ]] && crashes=$(<"$crashes_file")
-        # An hour of training is no crash in a row.
-        ((SECONDS < 3600)) || crashes=0
-        crashes=$((crashes + 1))
-        if ((crashes > ${MAX_CRASHES:-3})); then
-            echo "the ranks ended with status $status, $crashes times in a row: the job ends"
-            exit "$status"
-        fi
-        echo "$crashes" >"$crashes_file"
-        echo "the ranks ended with status $status (crash $crashes in a row)"
+        count_crash "the ranks ended with status $status" || exit "$status"
+    else
+        rm -f "$crashes_file"
     fi
     echo "the job goes back to the queue"
-    clean_nodes
+    clean_up
     trap - EXIT
     local attempt
     for attempt in {1..10}; do # the controller may be away for a while
@@ -109,6 +135,20 @@ finish() {
         sleep 30
     done
     exit "$status"
+}
+
+# count_crash WHAT: fails where there were too many in a row.
+count_crash() {
+    local crashes=0
+    # An hour of training is no crash in a row.
+    [[ ! -f $crashes_file ]] || ((SECONDS >= 3600)) || crashes=$(<"$crashes_file")
+    crashes=$((crashes + 1))
+    echo "$1 (crash $crashes in a row)"
+    echo "$crashes" >"$crashes_file"
+    if ((crashes > ${MAX_CRASHES:-3})); then
+        echo "too many: the job ends"
+        return 1
+    fi
 }
 
 # What the ranks ended with as the user's mistake; it stands in their own logs.

@@ -8,6 +8,8 @@
 # Options of sbatch before the script's name win over those below. The job goes back to the queue
 # until the last step is done; the same command also goes on with a run that was stopped. Without
 # GPUs (--gpus-per-node=0) a node gets one rank, or RANKS_PER_NODE. PYTHON names another environment.
+# Within --signal's seconds ahead of the time limit a step and a checkpoint must fit (the run warns
+# of one that takes more than train.slow_save): give more where the disk is slow.
 #SBATCH --job-name=caft-l
 #SBATCH --nodes=8
 #SBATCH --ntasks-per-node=1
@@ -15,7 +17,7 @@
 #SBATCH --exclusive
 #SBATCH --mem=0
 #SBATCH --time=24:00:00
-#SBATCH --signal=USR1@120
+#SBATCH --signal=USR1@300
 #SBATCH --requeue
 #SBATCH --output=%x-%j.log
 #SBATCH --open-mode=append

@@ -47,7 +47,7 @@ class SubmitConfig:
     ranks_per_node: int = 0  # 0: one a GPU; one on a node without GPUs
     cpus_per_rank: int = 8
     time_minutes: int = 1440
-    signal_seconds: int = 120  # ahead of the time limit: a step and a checkpoint must fit
+    signal_seconds: int = 300  # ahead of the time limit: a step and a checkpoint must fit
     partition: str = ""
     account: str = ""
     qos: str = ""

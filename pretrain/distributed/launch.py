@@ -20,6 +20,8 @@ VARIABLES = (
 #: A job whose training stopped before its last step ends with this, `EX_TEMPFAIL` of sysexits.h:
 #: `slurm/lib.sh` sends it back to the queue.
 EXIT_UNFINISHED = 75
+#: A rank that misses another one ends with this, `EX_UNAVAILABLE`: for `slurm/lib.sh` a crash.
+EXIT_LOST_RANK = 69
 
 _Environment = MutableMapping[str, str]
 
@@ -65,6 +67,12 @@ def describe_attempt(environment: _Environment = os.environ) -> str:
     if "SLURM_ARRAY_JOB_ID" in environment:
         job = f"{environment['SLURM_ARRAY_JOB_ID']}_{environment['SLURM_ARRAY_TASK_ID']}"
     return f"attempt {attempt} of job {job} on {nodes}"
+
+
+def note_that_it_stopped(environment: _Environment = os.environ) -> None:
+    """For `slurm/lib.sh`: all is saved, however the ranks that are still there end."""
+    if "CANOPY_STOPPED_NOTE" in environment:
+        Path(environment["CANOPY_STOPPED_NOTE"]).touch()
 
 
 def first_host(nodes: str) -> str:

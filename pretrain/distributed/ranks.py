@@ -10,18 +10,23 @@ import torch
 from torch import distributed as dist
 
 from pretrain.distributed.launch import announce_rank
-from recaption.common.config import ConfigError, UserError
+from pretrain.distributed.watchdog import watched_ranks
+from recaption.common.config import ConfigError, UserError, check_at_least
 
 
 @dataclass
 class RanksConfig:
     # seconds in one collective after which a rank gives up on the others, and its job is started
-    # again: for ranks that hang (one that died is noticed at once); saving a checkpoint must fit
+    # again: for a rank that hangs while its process lives; saving a checkpoint must fit
     collective_timeout: float = 600.0
+    # seconds without a sign of life after which a rank is given up: its node vanished, or its
+    # process was stopped (one that was killed is noticed at once); 0: never
+    heartbeat_timeout: float = 45.0
 
     def __post_init__(self) -> None:
         if self.collective_timeout <= 0:
             raise ConfigError(f"ranks.collective_timeout={self.collective_timeout}: more than 0")
+        check_at_least(0, {"ranks.heartbeat_timeout": self.heartbeat_timeout})
 
 
 @dataclass(frozen=True)
@@ -70,8 +75,10 @@ def joined_ranks(config: RanksConfig | None = None) -> Iterator[Ranks]:
         "nccl" if device.type == "cuda" else "gloo",
         timeout=timedelta(seconds=config.collective_timeout),
     )
+    rank, world_size = dist.get_rank(), dist.get_world_size()
     try:
-        yield Ranks(dist.get_rank(), local_rank, dist.get_world_size(), device)
+        with watched_ranks(rank, world_size, config.heartbeat_timeout, config.collective_timeout):
+            yield Ranks(rank, local_rank, world_size, device)
     finally:
         dist.destroy_process_group()
 

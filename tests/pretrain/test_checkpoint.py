@@ -4,6 +4,7 @@ import errno
 import shutil
 import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -105,6 +106,26 @@ def test_which_checkpoints_are_kept(tmp_path: Path) -> None:
     steps = [int(folder.name.removeprefix("step-")) for folder in complete_checkpoints(tmp_path)]
     assert steps == [20, 40, 50, 60]
     assert len(list((tmp_path / "checkpoints").iterdir())) == 4
+
+
+def test_a_checkpoint_that_takes_too_long_is_told_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not all of it is the disk's: gathering counts, too."""
+    saver, shards = saver_of(tmp_path, slow_save=0.5)
+    save(saver, 1)
+    saver.wait()
+    assert "warning" not in capsys.readouterr().out
+
+    def gathered_slowly() -> Iterator[tuple[str, torch.Tensor]]:
+        time.sleep(0.6)
+        yield "weight", shards.weight
+
+    monkeypatch.setattr(shards, "weights", gathered_slowly)
+    for step in (2, 3):
+        save(saver, step)
+    saver.wait()
+    assert capsys.readouterr().out.count("writing a checkpoint took 1 s (train.slow_save=0.5)") == 1
 
 
 def test_a_full_disk_costs_a_checkpoint_and_not_the_run(

@@ -9,6 +9,7 @@ import pytest
 
 from pretrain import preflight
 from pretrain.config import PretrainConfig
+from pretrain.distributed.launch import VARIABLES
 from pretrain.preflight import checkpoint_bytes, find_problems
 from recaption.common.config import load_config
 from tests.places import CHECKOUT
@@ -102,3 +103,15 @@ def test_ranks_that_do_not_meet_are_told(arguments: list[str]) -> None:
     last = process.stderr.splitlines()[-1]
     assert last.startswith("error: rank 0 of 2 on ")
     assert "could not meet the others within 2 s (at 127.0.0.1:" in last
+
+
+def test_nothing_of_it_is_left_for_a_training_in_the_same_process(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as a submitted job's: with this set the host would wait for each collective."""
+    for name in VARIABLES:
+        monkeypatch.setenv(name, "")  # what the pre-flight sets goes with the test
+        monkeypatch.delenv(name)
+    monkeypatch.delenv("TORCH_NCCL_BLOCKING_WAIT", raising=False)
+    preflight.main(arguments)
+    assert "TORCH_NCCL_BLOCKING_WAIT" not in os.environ

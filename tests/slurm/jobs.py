@@ -46,7 +46,7 @@ def wait_for_step(cluster: Cluster, job: str, run: Path, step: int) -> None:
 def rank_process(job: str, rank: int) -> psutil.Process:
     """The process of a rank, not one of its loader workers."""
     for process in psutil.process_iter(["pid", "cmdline"]):
-        if process.info["cmdline"][1:4] != ["-m", "pretrain", "train"]:
+        if (process.info["cmdline"] or [])[1:4] != ["-m", "pretrain", "train"]:
             continue
         environment = process.environ()
         of_rank = (environment.get("SLURM_JOB_ID"), environment.get("SLURM_PROCID"))
