@@ -12,14 +12,12 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from recaption.common.errors import UserError
+from recaption.common.signals import EXIT_UNFINISHED
 
 VARIABLES = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("MASTER_ADDR", "MASTER_PORT"),
 )
-#: A job whose training stopped before its last step ends with this, `EX_TEMPFAIL` of sysexits.h:
-#: `slurm/lib.sh` sends it back to the queue.
-EXIT_UNFINISHED = 75
 #: A rank that misses another one ends with this, `EX_UNAVAILABLE`: for `slurm/lib.sh` a crash.
 EXIT_LOST_RANK = 69
 
