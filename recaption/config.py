@@ -30,8 +30,8 @@ class RunConfig:
     num_decode_processes: int = 2
     #: Decoded images that may wait for the engine.
     num_decoded_ahead: int = 32
-    #: Whether to stay until all is done, to take over what other workers do not finish; false: until
-    #: every worker that has a shard was seen alive.
+    #: Whether to stay until all is done, to take over what other workers do not finish; false:
+    #: until every worker that has a shard was seen alive.
     wait_for_others: bool = True
 
     def __post_init__(self) -> None:

@@ -46,16 +46,21 @@ pretrain() {
 # recaption [CONFIG ...] [key=value ...]: one worker of `recaption run`, with all GPUs of the job.
 recaption() {
     begin
-    local gpus=${SLURM_GPUS_ON_NODE:-0} cpus=${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}
-    # The worker itself and the engine's process of each GPU have a CPU, the others decode.
+    local status=0
+    # srun does not take the number of CPUs over from the job.
+    srun --ntasks=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}" \
+        bash -c 'source slurm/lib.sh && run_worker "$@"' worker "$@" || status=$?
+    finish "$status"
+}
+
+# The worker itself, fitted to the job's CPUs and GPUs; in place of this shell.
+run_worker() {
+    local gpus=${SLURM_GPUS_ON_NODE:-0} cpus=${SLURM_CPUS_PER_TASK:-1}
+    # The worker and the engine's process of each GPU have a CPU, the others decode.
     local decoders=$((cpus - 1 - (gpus > 0 ? gpus : 1)))
     local given=(wait_for_others=false "num_decode_processes=$((decoders > 0 ? decoders : 1))")
     ((gpus < 2)) || given+=("engine.vllm.kwargs.tensor_parallel_size=$gpus")
-    local status=0
-    # srun does not take the number of CPUs over from the job.
-    srun --ntasks=1 --cpus-per-task="$cpus" \
-        "$PYTHON" -m recaption run "${given[@]}" "$@" || status=$?
-    finish "$status"
+    exec "$PYTHON" -m recaption run "${given[@]}" "$@"
 }
 
 # Says which attempt this is, and what is to happen when the job ends, however it does.

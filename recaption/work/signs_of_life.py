@@ -19,7 +19,8 @@ class SignsOfLife:
 
     def of_all(self, shards: Iterable[str]) -> bool:
         """Whether every shard's claim has moved since it was first looked at."""
-        return all([self._has_moved(shard) for shard in shards])  # looks at each
+        standing_still = [shard for shard in shards if not self._has_moved(shard)]
+        return not standing_still
 
     def _has_moved(self, shard: str) -> bool:
         claims = {}

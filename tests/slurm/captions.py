@@ -12,7 +12,7 @@ from tests.places import CHECKOUT
 from tests.recaption.shard_files import Members, picture, to_bytes, write_tar
 from tests.slurm.cluster import Cluster
 
-NUM_SHARDS, NUM_IMAGES = 8, 25
+NUM_SHARDS, NUM_IMAGES = 6, 16
 ENVIRONMENT = {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
 #: Of a cluster of this machine's size; a sign of life a second, so that nobody is waited for long.
 OPTIONS = ("--gpus-per-node=0", "--cpus-per-task=1", "--mem-per-cpu=200M")
@@ -59,9 +59,9 @@ def worker_process(tables: Path, array_task: str) -> psutil.Process:
     """The process of one worker of an array, not one that decodes for it."""
     for process in psutil.process_iter(["cmdline"]):
         command = process.info["cmdline"] or []
-        if command[1:4] == ["-m", "recaption", "run"] and f"output={tables}" in command:
-            if process.environ().get("SLURM_ARRAY_TASK_ID") == array_task:
-                return process
+        is_worker = command[1:4] == ["-m", "recaption", "run"] and f"output={tables}" in command
+        if is_worker and process.environ().get("SLURM_ARRAY_TASK_ID") == array_task:
+            return process
     raise AssertionError(f"no worker {array_task}: {logs(tables)}")
 
 
