@@ -4,8 +4,8 @@
 
 Behind `--` are the arguments of `recaption run`, checked before anything is submitted. A job does
 what `slurm/recaption.sh` does: one worker with the GPUs of its job, back to the queue until there
-is nothing left to take. Start it from the repository's folder; logs, and what submitit writes, lie in
-`logs`. --json prints the jobs in the last line.
+is nothing left to take. Start it from the repository's folder; logs, and what submitit writes, lie
+in `logs`. --json prints the jobs in the last line.
 """
 
 import shutil
