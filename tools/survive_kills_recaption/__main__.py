@@ -176,7 +176,7 @@ def main(argv: list[str]) -> None:
         kind = Array if config.cluster else Processes
         workers = kind([*command, f"output={killed}"], config.num_workers, logs)
         _run_to_end(workers, config.timeout, lambda: kills.kill_if_due(witness.num_answered()))
-    kills.done["write"] = len(kills.writes.found)
+    kills.done.update({"write": len(kills.writes.found), "worker": kills.writes.num_too_late})
 
     compared = compare(tars, killed, whole)
     again = witness.answered_twice()
@@ -185,7 +185,7 @@ def main(argv: list[str]) -> None:
         "cluster": config.cluster,
         "num_kills": kills.done.total(),
         "kills": dict(kills.done),
-        "num_tables_left_unfinished": sum(_is_unfinished(names) for names in kills.writes.found),
+        "found_of_tables": dict(Counter(_stage(names) for names in kills.writes.found)),
         "num_starts": workers.num_starts,
         "num_rows": compared.num_rows,
         "num_missing": len(compared.missing),
@@ -225,9 +225,11 @@ def _run_to_end(
         workers.stop()
 
 
-def _is_unfinished(names: list[str]) -> bool:
-    """Whether a kill met a table between its first byte and its marker."""
-    return not any(name.endswith(".stats.json") and name[0] != "." for name in names)
+def _stage(names: list[str]) -> str:
+    """How far a killed worker was with a table."""
+    if not any(name.endswith(".parquet") for name in names):
+        return "unfinished"
+    return "without marker"
 
 
 if __name__ == "__main__":

@@ -9,14 +9,16 @@ import json
 import os
 import random
 import re
-import signal
 import threading
 import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-_INTERVAL = 0.002  # seconds; a table of 100 rows takes some 20 ms to write
+import psutil
+
+_INTERVAL = 0.002  # seconds; a small table takes some 20 ms to write
+_LONGEST_DELAY = 0.005  # seconds from there to the kill, so that it meets this and that
 _UNFINISHED_TABLE = re.compile(r"\.(.+)\.parquet\.(\d+)\.tmp")
 _MARKER = ".stats.json"
 
@@ -30,6 +32,8 @@ class WriteKills:
     rng: random.Random
     #: What was found of each table that was being written: its names in the output folder.
     found: list[list[str]] = field(default_factory=list)
+    #: Workers that were killed too late, their tables finished.
+    num_too_late: int = 0
 
     def is_next(self, num_written: int) -> bool:
         tables_left = max(self.num_tables - num_written, 1)
@@ -63,7 +67,7 @@ class Witness:
     def __exit__(self, *error: object) -> None:
         self._closing.set()
         self._thread.join()
-        self._look()
+        self.look()
 
     def num_answered(self) -> int:
         """Rows in all journals so far."""
@@ -96,9 +100,10 @@ class Witness:
 
     def _watch(self) -> None:
         while not self._closing.wait(_INTERVAL):
-            self._look()
+            self.look()
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Done every few milliseconds while it is entered."""
         with os.scandir(self._output / "work") as entries:
             names = [entry.name for entry in entries if ".journal." in entry.name]
         for name in names:
@@ -126,17 +131,24 @@ class Witness:
         self._seen_writes.add(name)
         if not self._kills.is_next(self.num_tables):
             return
-        time.sleep(self._kills.rng.uniform(0, 0.02))
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(process, signal.SIGKILL)
-            self._kills.num_left -= 1
-            time.sleep(0.05)
-            found = [
+        time.sleep(self._kills.rng.uniform(0, _LONGEST_DELAY))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            writer = psutil.Process(process)
+            writer.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                # Not waited for: its status is for who started it.
+                while writer.status() != psutil.STATUS_ZOMBIE:
+                    time.sleep(0.001)
+            found = {
                 path.name
                 for path in self._output.iterdir()
                 if path.name.startswith((f".{shard}.", f"{shard}."))
-            ]
-            self._kills.found.append(sorted(found))
+            }
+            if f"{shard}{_MARKER}" in found:
+                self._kills.num_too_late += 1
+            else:
+                self._kills.num_left -= 1
+                self._kills.found.append(sorted(found))
 
     def _link(self, path: Path, name: str) -> bool:
         try:
