@@ -1,10 +1,13 @@
 """``sbatch slurm/recaption.sh``: an array of workers on two real nodes, killed and sent back."""
 
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from recaption.table import read_stats
+from tests.places import CHECKOUT
 from tests.slurm.captions import (
     NUM_IMAGES,
     NUM_SHARDS,
@@ -64,3 +67,20 @@ def test_a_mistake_ends_the_jobs(cluster: Cluster, shards: Path, tmp_path: Path)
     assert cluster.wait(job) == "FAILED"
     assert logs(tables).count("did you mean 'engine.name'?") == 1
     assert "back to the queue" not in logs(tables)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "cpus", "arguments"),
+    [
+        ("", "1", "num_decode_processes=1"),
+        ("1", "12", "num_decode_processes=10"),
+        ("4", "40", "num_decode_processes=35 engine.vllm.kwargs.tensor_parallel_size=4"),
+    ],
+)
+def test_a_worker_fits_its_job(gpus: str, cpus: str, arguments: str) -> None:
+    environment = {"PYTHON": "echo", "SLURM_GPUS_ON_NODE": gpus, "SLURM_CPUS_PER_TASK": cpus}
+    command = ["bash", "-euc", 'source slurm/lib.sh && run_worker "$@"', "worker", "output=a b"]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=os.environ | environment, capture_output=True, text=True
+    )
+    assert done.stdout == f"-m recaption run wait_for_others=false {arguments} output=a b\n"
