@@ -4,8 +4,8 @@
 
     # with vLLM and the tiny model, on a cluster of two nodes brought up on this machine
     python -m tools.survive_kills_recaption output=FOLDER cluster=true image_size=112 \\
-        python=.venv-recaption/bin/python \\
-        overrides='[engine.name=vllm,prompts.long.sampling.max_tokens=16]'
+        python=.venv-recaption/bin/python num_shards=60 shard_size=100 \\
+        overrides='[engine.name=vllm]'
 
 One worker captions the tars first, undisturbed. Then several share them and are killed (SIGKILL) at
 random moments of the work: a worker, a process that decodes, the engine's process, or a worker that
@@ -51,7 +51,8 @@ KINDS = ("worker", "decoder", "engine", "write")
 #: Kills stop at this share of the work, so that those who come back still find some.
 _LAST_KILL = 0.85
 #: A request, or a picture, that was with several engines or decoders when they died gets a failed
-#: row, as it is taken for their killer. So those of one worker are not killed more often than this.
+#: row, as it is taken for their killer. So those of one worker are not killed more often than this;
+#: the worker is killed instead.
 _MAX_KILLS_OF_CHILDREN = {"engine": 2, "decoder": 1}
 
 
@@ -82,7 +83,7 @@ class KillConfig:
     def arguments(self) -> list[str]:
         """Of `recaption run`; the last of equal keys wins."""
         defaults = ["engine.name=existing", "num_decode_processes=1"]
-        defaults += ["claims.heartbeat=2", "claims.stale_after=20"]
+        defaults += ["claims.heartbeat=2", "claims.stale_after=30"]
         return [*defaults, *self.overrides]
 
     @property
@@ -118,11 +119,11 @@ class Kills:
     def kill_if_due(self, num_answered: int) -> None:
         if not self._plan or num_answered < self._plan[0][0]:
             return
-        kind = self._plan[0][1]
+        targets, kind = list(find_targets(self.output)), self._plan[0][1]
+        if targets and all(self._is_spared(target, kind) for target in targets):
+            kind = "worker"
         victims = [
-            (target, process)
-            for target in find_targets(self.output)
-            for process in self._victims(target, kind)
+            (target, process) for target in targets for process in self._victims(target, kind)
         ]
         if not victims:
             return  # its time comes
@@ -132,17 +133,21 @@ class Kills:
             self._of_children[target.worker.pid, kind] += 1
             self.done[kind] += 1
             self._plan.pop(0)
-            print(f"killed a {kind} at row {num_answered} of {self.num_rows}", flush=True)
+            print(f"kill: {kind}, at row {num_answered} of {self.num_rows}", flush=True)
 
     def _victims(self, target: Target, kind: str) -> list[psutil.Process]:
         if kind == "worker":
             return [target.worker]
-        if self._of_children[target.worker.pid, kind] >= _MAX_KILLS_OF_CHILDREN[kind]:
+        if self._is_spared(target, kind):
             return []
         if kind == "engine":
             return target.engines
         is_at_work = target.engines or "engine" not in self.config.drawn_kinds
         return target.decoders if is_at_work else []
+
+    def _is_spared(self, target: Target, kind: str) -> bool:
+        limit = _MAX_KILLS_OF_CHILDREN.get(kind)
+        return limit is not None and self._of_children[target.worker.pid, kind] >= limit
 
 
 def main(argv: list[str]) -> None:
