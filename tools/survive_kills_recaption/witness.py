@@ -19,6 +19,7 @@ import psutil
 
 _INTERVAL = 0.002  # seconds; a small table takes some 20 ms to write
 _LONGEST_DELAY = 0.005  # seconds from there to the kill, so that it meets this and that
+_LONGEST_WAIT = 1.0  # seconds that a table may take from there to its name
 _UNFINISHED_TABLE = re.compile(r"\.(.+)\.parquet\.(\d+)\.tmp")
 _MARKER = ".stats.json"
 
@@ -36,7 +37,8 @@ class WriteKills:
     num_too_late: int = 0
 
     def is_next(self, num_written: int) -> bool:
-        tables_left = max(self.num_tables - num_written, 1)
+        # Those at the end are for kills that come too late.
+        tables_left = max(0.75 * self.num_tables - num_written, 1)
         return self.num_left > 0 and self.rng.random() < self.num_left / tables_left
 
 
@@ -52,6 +54,7 @@ class Witness:
     def __init__(self, output: Path, folder: Path, kills: WriteKills) -> None:
         self._output, self._folder, self._kills = output, folder, kills
         self._seen_writes: set[str] = set()
+        self._killed: set[int] = set()
         self._journals: set[str] = set()
         self._markers: dict[str, set[int]] = {}
         self._closing = threading.Event()
@@ -129,12 +132,19 @@ class Witness:
         if name in self._seen_writes:
             return
         self._seen_writes.add(name)
+        if process in self._killed:  # it had two tables in hand
+            return
         if not self._kills.is_next(self.num_tables):
             return
         time.sleep(self._kills.rng.uniform(0, _LONGEST_DELAY))
+        if self._kills.rng.random() < 0.5:  # the table has its name then, and no marker
+            deadline = time.monotonic() + _LONGEST_WAIT
+            while (self._output / name).exists() and time.monotonic() < deadline:
+                pass
         with contextlib.suppress(psutil.NoSuchProcess):
             writer = psutil.Process(process)
             writer.kill()
+            self._killed.add(process)
             with contextlib.suppress(psutil.NoSuchProcess):
                 # Not waited for: its status is for who started it.
                 while writer.status() != psutil.STATUS_ZOMBIE:
