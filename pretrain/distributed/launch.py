@@ -12,7 +12,6 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from recaption.common.errors import UserError
-from recaption.common.signals import EXIT_UNFINISHED
 
 VARIABLES = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),

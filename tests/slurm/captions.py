@@ -1,5 +1,6 @@
 """Workers of `slurm/recaption.sh` on a cluster, and what is looked for in them."""
 
+import contextlib
 import json
 import sys
 import time
@@ -12,7 +13,7 @@ from tests.places import CHECKOUT
 from tests.recaption.shard_files import Members, picture, to_bytes, write_tar
 from tests.slurm.cluster import Cluster
 
-NUM_SHARDS, NUM_IMAGES = 6, 16
+NUM_SHARDS, NUM_IMAGES = 8, 20
 ENVIRONMENT = {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
 #: Of a cluster of this machine's size; a sign of life a second, so that nobody is waited for long.
 OPTIONS = ("--gpus-per-node=0", "--cpus-per-task=1", "--mem-per-cpu=200M")
@@ -40,6 +41,7 @@ def submit_array(
         *("sbatch", "--parsable", f"--array=0-{num_workers - 1}", *OPTIONS),
         *(f"--chdir={CHECKOUT}", f"--output={tables}-%a.log", "slurm/recaption.sh"),
         *("engine.name=existing", f"input={shards}", f"output={tables}", *CLAIMS, *arguments),
+        "num_decoded_ahead=4",  # no worker runs off with many tars
     )
     return [f"{array}_{number}" for number in range(num_workers)]
 
@@ -48,21 +50,26 @@ def logs(tables: Path) -> str:
     return "\n".join(path.read_text() for path in sorted(tables.parent.glob(f"{tables.name}-*")))
 
 
-def wait_for_tables(tables: Path, number: int, timeout: float = 90.0) -> None:
+def busy_worker(tables: Path, array_task: str, timeout: float = 90.0) -> psutil.Process:
+    """The process of one worker of an array as soon as it has a tar in hand."""
     deadline = time.monotonic() + timeout
-    while len(list(tables.glob("*.stats.json"))) < number:
-        assert time.monotonic() < deadline, logs(tables)
-        time.sleep(0.05)
+    while time.monotonic() < deadline:
+        time.sleep(0.02)
+        claims = [read_claim(path) for path in tables.glob("work/*.claim.*")]
+        for process in (number for number in claims if number > 0):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker = psutil.Process(process)
+                if worker.environ().get("SLURM_ARRAY_TASK_ID") == array_task:
+                    return worker
+    raise AssertionError(f"no worker {array_task} with a claim: {logs(tables)}")
 
 
-def worker_process(tables: Path, array_task: str) -> psutil.Process:
-    """The process of one worker of an array, not one that decodes for it."""
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        is_worker = command[1:4] == ["-m", "recaption", "run"] and f"output={tables}" in command
-        if is_worker and process.environ().get("SLURM_ARRAY_TASK_ID") == array_task:
-            return process
-    raise AssertionError(f"no worker {array_task}: {logs(tables)}")
+def read_claim(path: Path) -> int:
+    """The number of the process that has it; -1 while it is written or given back."""
+    try:
+        return int(json.loads(path.read_text())["process"])
+    except (FileNotFoundError, ValueError):
+        return -1
 
 
 def assert_all_captioned(tables: Path, shards: Path) -> None:

@@ -12,11 +12,10 @@ from tests.slurm.captions import (
     NUM_IMAGES,
     NUM_SHARDS,
     assert_all_captioned,
+    busy_worker,
     logs,
     num_processed,
     submit_array,
-    wait_for_tables,
-    worker_process,
     write_slow_shards,
 )
 from tests.slurm.cluster import Cluster
@@ -44,8 +43,8 @@ def test_killed_and_signalled_workers_come_back(
 ) -> None:
     tables = tmp_path / "tables"
     killed, signalled, left_alone = jobs = submit_array(cluster, shards, tables)
-    wait_for_tables(tables, 1)
-    worker_process(tables, "0").kill()
+    busy_worker(tables, "0").kill()
+    busy_worker(tables, "1")
     cluster.run("scancel", "--signal=USR1", signalled)
     for job in jobs:
         assert cluster.wait(job) == "COMPLETED", logs(tables)

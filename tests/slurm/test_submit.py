@@ -12,7 +12,7 @@ from slurm.submit import SubmitConfig, sbatch_parameters, submit
 from slurm.submit_recaption import RecaptionJobConfig, submit_workers
 from tests.places import CHECKOUT
 from tests.recaption.shard_files import write_tar
-from tests.slurm.captions import CLAIMS, assert_all_captioned, wait_for_tables, write_slow_shards
+from tests.slurm.captions import CLAIMS, assert_all_captioned, busy_worker, write_slow_shards
 from tests.slurm.cluster import Cluster
 from tests.slurm.jobs import (
     ENVIRONMENT,
@@ -87,7 +87,7 @@ def test_workers_are_an_array_and_a_signalled_one_goes_on(cluster: Cluster, tmp_
     command += ["gpus_per_worker=0", "cpus_per_worker=1", "mem_per_cpu=200M"]
     command += [f"python={sys.executable}", "--json", "--", "engine.name=existing"]
     process = subprocess.run(
-        [*command, f"input={shards}", f"output={tables}", *CLAIMS],
+        [*command, f"input={shards}", f"output={tables}", *CLAIMS, "num_decoded_ahead=4"],
         cwd=CHECKOUT,
         env=cluster.environment | ENVIRONMENT,
         capture_output=True,
@@ -95,7 +95,7 @@ def test_workers_are_an_array_and_a_signalled_one_goes_on(cluster: Cluster, tmp_
     )
     assert process.returncode == 0, process.stderr
     jobs = json.loads(process.stdout.splitlines()[-1])["jobs"]
-    wait_for_tables(tables, 1)
+    busy_worker(tables, "1")
     cluster.run("scancel", "--signal=USR2", jobs[1])
     outputs = [logs / f"{job}_0_log.out" for job in jobs]
     for job, output in zip(jobs, outputs, strict=True):
