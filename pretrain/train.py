@@ -22,7 +22,6 @@ from pretrain.data.transforms import normalise
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
 from pretrain.distributed.launch import (
-    EXIT_UNFINISHED,
     describe_attempt,
     is_slurm_step,
     note_that_it_stopped,
@@ -42,6 +41,7 @@ from pretrain.stability import StepWatch
 from pretrain.trained_module import build_module
 from pretrain.validation import Validation
 from recaption.common.config import UserError, load_config, print_json, write_config
+from recaption.common.signals import EXIT_UNFINISHED
 
 USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...] [key=value ...]
        python -m pretrain train ...     (on one rank)

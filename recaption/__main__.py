@@ -1,5 +1,6 @@
 """``python -m recaption COMMAND``: web shards -> caption tables -> training shards."""
 
+import os
 import signal
 import sys
 import warnings
@@ -9,6 +10,7 @@ from typing import Any
 from PIL import Image
 
 from recaption.common.config import UserError, load_config, print_json, run_command
+from recaption.common.signals import EXIT_UNFINISHED, take_warnings_as_sigterm
 from recaption.config import RetryConfig, RunConfig
 from recaption.pack import PackConfig, pack
 from recaption.report import ReportConfig, write_report
@@ -49,11 +51,18 @@ def main(argv: list[str]) -> int:
     usage = f"usage: python -m recaption {name} [YAML ...] [key=value ...] [--json]"
     config: Any = load_config(schema, arguments, usage)
     # A job that is told to stop ends as one that is interrupted by Ctrl-C, in the background too.
+    take_warnings_as_sigterm()
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     # `images.max_pixels` decides instead, and what it refuses is a row.
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-    summary = command(config)
+    try:
+        summary = command(config)
+    except KeyboardInterrupt:
+        if "SLURM_JOB_ID" not in os.environ:
+            raise
+        print("stopped; the job goes on from here later", file=sys.stderr)
+        return EXIT_UNFINISHED
     print(summary)
     print_json(arguments, vars(summary))
     return 1 if isinstance(summary, Verification) and summary.num_problems else 0

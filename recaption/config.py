@@ -32,8 +32,8 @@ class RunConfig:
     num_decode_processes: int = 2
     #: Decoded images that may wait for the engine.
     num_decoded_ahead: int = 32
-    #: Whether to stay, when other workers have all that is left in hand, to take over what they do
-    #: not finish.
+    #: Whether to stay until all is done, to take over what other workers do not finish; false:
+    #: until every worker that has a shard was seen alive.
     wait_for_others: bool = True
 
     def __post_init__(self) -> None:

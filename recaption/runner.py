@@ -36,6 +36,7 @@ from recaption.table import CaptionRow, ShardStats, is_finished, read_stats
 from recaption.work.claims import Claims
 from recaption.work.leftovers import discard_finished
 from recaption.work.settings import agree_on_settings
+from recaption.work.signs_of_life import SignsOfLife
 
 
 @dataclass
@@ -193,6 +194,7 @@ class _Worker:
 
     async def _take_shards(self, pending: list[Path], claims: Claims) -> AsyncIterator[OpenShard]:
         """Opens one shard after the other that nobody else has, until all are finished."""
+        others = SignsOfLife(self._output / "work")
         while pending:
             self._metrics.shards_left(len(pending) + len(self._open))
             took_one = False
@@ -219,8 +221,13 @@ class _Worker:
                 self._open.add(shard)
                 self._metrics.took(claim.number)
                 yield shard
-            if pending and not took_one:
-                if not self._config.wait_for_others:
+            if took_one:
+                others = SignsOfLife(self._output / "work")
+            elif pending:
+                # What a dead worker has is taken over as soon as its claim is stale.
+                is_in_good_hands = others.of_all(path.stem for path in pending)
+                if is_in_good_hands and not self._config.wait_for_others:
+                    print(f"left to the workers that have them: {len(pending)} shards")
                     return
                 await asyncio.sleep(self._config.claims.heartbeat)
 
@@ -325,7 +332,13 @@ def _cancel_at_signals() -> None:
     assert task is not None
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            asyncio.get_running_loop().add_signal_handler(number, task.cancel)
+            asyncio.get_running_loop().add_signal_handler(number, _cancel_once, task)
+
+
+def _cancel_once(task: "asyncio.Task[object]") -> None:
+    """A second signal must not interrupt what the first has begun."""
+    if not task.cancelling():
+        task.cancel()
 
 
 @dataclass(frozen=True)

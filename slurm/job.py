@@ -1,5 +1,8 @@
-"""What a task of a submitted job does: the same as a rank of `slurm/pretrain_vitl.sh`."""
+"""What a task of a submitted job does: as one of `slurm/pretrain_vitl.sh` and `recaption.sh`."""
 
+import os
+import signal
+import subprocess
 import sys
 from dataclasses import dataclass
 
@@ -28,4 +31,31 @@ class Pretraining:
 
     def checkpoint(self) -> DelayedSubmission:
         """For a signal before training listens to it: submitit itself sends the job back."""
+        return DelayedSubmission(self)
+
+
+@dataclass
+class Recaptioning:
+    """One worker, run by the captioner's Python: vLLM and submitit live in two environments.
+
+    If it has work left the process ends with its status, for `slurm/lib.sh` as above.
+    """
+
+    arguments: list[str]  # of `recaption run`
+    python: str
+
+    def __call__(self) -> str:
+        # Slurm signals the worker as well, which alone knows what it means.
+        for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+            signal.signal(number, lambda *_: None)
+        status = subprocess.run(
+            ["bash", "-c", 'source slurm/lib.sh && run_worker "$@"', "worker", *self.arguments],
+            env={**os.environ, "PYTHON": self.python},
+        ).returncode
+        if status:
+            sys.exit(status if status > 0 else 128 - status)
+        return "nothing left to take"
+
+    def checkpoint(self) -> DelayedSubmission:
+        """For a signal before the worker runs: submitit itself sends the job back."""
         return DelayedSubmission(self)

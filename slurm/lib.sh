@@ -1,12 +1,12 @@
 # What the jobs of this folder share; sourced, from the repository's folder.
 #
 # A job goes back to the queue, with the same log and the same run folder, until its training is at
-# the last step:
+# the last step, or its captioning has nothing left to take:
 #
 #   the ranks end with   because                                         the job
-#   0                    the last step is done                           ends
+#   0                    all is done                                     ends
 #   2                    a mistake that only the user can mend           ends
-#   75                   a signal: they saved a checkpoint and stopped   goes back to the queue
+#   75                   a signal: they saved what they had and stopped  goes back to the queue
 #   anything else        a rank or a node died                           goes back, MAX_CRASHES times
 #                                                                        in a row (3)
 #
@@ -41,6 +41,26 @@ pretrain() {
     sleep 1 # what rank 0 said last
     kill "$tail" 2>/dev/null || true
     finish "$status"
+}
+
+# recaption [CONFIG ...] [key=value ...]: one worker of `recaption run`, with all GPUs of the job.
+recaption() {
+    begin
+    local status=0
+    # srun does not take the number of CPUs over from the job.
+    srun --ntasks=1 --cpus-per-task="${SLURM_CPUS_PER_TASK:-$SLURM_CPUS_ON_NODE}" \
+        bash -c 'source slurm/lib.sh && run_worker "$@"' worker "$@" || status=$?
+    finish "$status"
+}
+
+# The worker itself, fitted to the job's CPUs and GPUs; in place of this shell.
+run_worker() {
+    local gpus=${SLURM_GPUS_ON_NODE:-0} cpus=${SLURM_CPUS_PER_TASK:-1}
+    # The worker and the engine's process of each GPU have a CPU, the others decode.
+    local decoders=$((cpus - 1 - (gpus > 0 ? gpus : 1)))
+    local given=(wait_for_others=false "num_decode_processes=$((decoders > 0 ? decoders : 1))")
+    ((gpus < 2)) || given+=("engine.vllm.kwargs.tensor_parallel_size=$gpus")
+    exec "$PYTHON" -m recaption run "${given[@]}" "$@"
 }
 
 # Says which attempt this is, and what is to happen when the job ends, however it does.

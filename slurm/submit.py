@@ -4,6 +4,7 @@
     python -m slurm.submit nodes=1 time_minutes=240 \\
         -- CONFIG.yaml run=RUNS/a optim.learning_rate=1e-3 \\
         -- CONFIG.yaml run=RUNS/b optim.learning_rate=5e-4
+    python -m slurm.submit recaption ...     (see python -m slurm.submit recaption --help)
 
 Each `--` begins the arguments of one run, which are those of `pretrain train`, checked before
 anything is submitted. A job does what `slurm/pretrain_vitl.sh` does: one rank a GPU, a
@@ -11,15 +12,13 @@ pre-flight, and back to the queue until the last step is done. Start it from the
 folder; logs, and what submitit writes, lie in `logs`. --json prints the jobs in the last line.
 """
 
-import os
 import shlex
-import shutil
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from submitit import Job, SlurmExecutor
+from submitit import Job
 
 from pretrain.config import PretrainConfig
 from recaption.common.config import (
@@ -30,33 +29,27 @@ from recaption.common.config import (
     print_json,
     run_command,
 )
+from slurm import submit_recaption
+from slurm.executor import JobConfig, job_parameters, submit_tasks
 from slurm.job import Pretraining
 
-_LIBRARY = Path("slurm/lib.sh")
 _SEPARATOR = "--"
+_RECAPTION = "recaption"
 
 
 @dataclass
-class SubmitConfig:
-    """What a job asks Slurm for."""
+class SubmitConfig(JobConfig):
+    """What a run asks Slurm for."""
 
-    name: str = "canopy"
-    logs: str = "logs"  # folder on a disk that all nodes see
     nodes: int = 8
     gpus_per_node: int = 8
     ranks_per_node: int = 0  # 0: one a GPU; one on a node without GPUs
     cpus_per_rank: int = 8
-    time_minutes: int = 1440
-    signal_seconds: int = 300  # ahead of the time limit: a step and a checkpoint must fit
-    partition: str = ""
-    account: str = ""
-    qos: str = ""
     exclusive: bool = True  # whole nodes, all of their memory
-    max_parallel: int = 256  # runs of a list at a time
-    options: list[str] = field(default_factory=list)  # more of sbatch's: [constraint=a100]
 
     def __post_init__(self) -> None:
-        for name in ("nodes", "cpus_per_rank", "time_minutes", "signal_seconds", "max_parallel"):
+        super().__post_init__()
+        for name in ("nodes", "cpus_per_rank"):
             check_at_least(1, {name: getattr(self, name)})
         check_at_least(0, {"gpus_per_node": self.gpus_per_node})
         check_at_least(0, {"ranks_per_node": self.ranks_per_node})
@@ -64,8 +57,17 @@ class SubmitConfig:
 
 def main(argv: list[str]) -> None:
     own, runs = _split(argv)
-    config = load_config(SubmitConfig, own, __doc__)
-    jobs = submit(config, runs)
+    if own[:1] == [_RECAPTION]:
+        worker_config = load_config(
+            submit_recaption.RecaptionJobConfig, own[1:], submit_recaption.__doc__
+        )
+        if len(runs) != 1:
+            raise UserError(f"give one {_SEPARATOR} CONFIG.yaml input=SHARDS output=TABLES")
+        jobs = submit_recaption.submit_workers(worker_config, runs[0])
+        runs *= len(jobs)
+    else:
+        config = load_config(SubmitConfig, own, __doc__)
+        jobs = submit(config, runs)
     for job, arguments in zip(jobs, runs, strict=True):
         print(f"job {job.job_id}: {shlex.join(arguments)}; logs {job.paths.stdout}")
     print_json(argv, {"jobs": [job.job_id for job in jobs]})
@@ -78,15 +80,8 @@ def submit(config: SubmitConfig, runs: list[list[str]]) -> list[Job[str]]:
         UserError: no run, a run's configuration is wrong, two share a folder, no Slurm here.
     """
     check_runs(runs)
-    if not _LIBRARY.is_file():
-        raise UserError(f"no {_LIBRARY} here: start this from the repository's folder")
-    if shutil.which("sbatch") is None:
-        raise UserError("no sbatch here: start this where jobs are submitted")
-    executor = SlurmExecutor(Path(config.logs).absolute(), max_num_timeout=sys.maxsize)
-    executor.update_parameters(**sbatch_parameters(config))
-    # One submission for all of them; an array if they are several.
-    with executor.batch():
-        return [executor.submit(Pretraining(arguments)) for arguments in runs]
+    tasks = [Pretraining(arguments) for arguments in runs]
+    return submit_tasks(config.logs, sbatch_parameters(config), tasks)
 
 
 def check_runs(runs: list[list[str]]) -> None:
@@ -101,33 +96,19 @@ def check_runs(runs: list[list[str]]) -> None:
 
 def sbatch_parameters(config: SubmitConfig) -> dict[str, Any]:
     """What submitit makes the batch script of."""
-    more: dict[str, Any] = {"requeue": True}
-    for option in config.options:
-        name, _, value = option.removeprefix("--").partition("=")
-        more[name] = value or True
+    more: dict[str, Any] = {}
     if config.exclusive:
         more |= {"mem": "0"}
     if config.gpus_per_node:
         more |= {"gpus-per-node": config.gpus_per_node}
     return {
-        "job_name": config.name,
+        **job_parameters(config, more),
         "nodes": config.nodes,
         "ntasks_per_node": config.ranks_per_node or config.gpus_per_node or 1,
         "cpus_per_task": config.cpus_per_rank,
-        "time": config.time_minutes,
-        "signal_delay_s": config.signal_seconds,
         "exclusive": config.exclusive or None,
-        "array_parallelism": config.max_parallel,
-        **{name: getattr(config, name) or None for name in ("partition", "account", "qos")},
-        "additional_parameters": more,
         # srun does not take the number of CPUs over from the job.
         "srun_args": [f"--cpus-per-task={config.cpus_per_rank}", "--kill-on-bad-exit=1"],
-        "setup": [
-            f"export PYTHON={shlex.quote(os.environ.get('PYTHON', sys.executable))}",
-            f"source {_LIBRARY}",
-            "begin",
-        ],
-        "teardown": ["finish $?"],
     }
 
 

@@ -17,9 +17,6 @@ VARIABLES = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
     *("MASTER_ADDR", "MASTER_PORT"),
 )
-#: A job whose training stopped before its last step ends with this, `EX_TEMPFAIL` of sysexits.h:
-#: `slurm/lib.sh` sends it back to the queue.
-EXIT_UNFINISHED = 75
 #: A rank that misses another one ends with this, `EX_UNAVAILABLE`: for `slurm/lib.sh` a crash.
 EXIT_LOST_RANK = 69
 

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -6,10 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from PIL import Image
 
 from recaption.common.config import UserError, load_config
+from recaption.common.signals import EXIT_UNFINISHED
 from recaption.config import RunConfig
 from recaption.runner import RunSummary, run
 from recaption.table import read_stats, read_table
@@ -158,12 +161,13 @@ def slow_shards(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def start(shards: Path, tables: Path) -> subprocess.Popen[bytes]:
+def start(shards: Path, tables: Path, **environment: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "recaption", "run", "engine.name=existing"]
     return subprocess.Popen(
         [*command, f"input={shards}", f"output={tables}", "num_decode_processes=1"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        env=os.environ | environment,
     )
 
 
@@ -195,6 +199,22 @@ def test_a_stopped_run_leaves_nothing_half_written(
     assert summary.num_skipped_shards == len(finished)
     assert summary.status == {"ok": 120}
     assert not list(tables.glob(".*"))
+
+
+def test_a_warning_of_slurm_leaves_the_children_alone_and_ends_with_75(
+    slow_shards: Path, tmp_path: Path
+) -> None:
+    process = start(slow_shards, tmp_path / "out", SLURM_JOB_ID="1")
+    wait_for_first_table(tmp_path / "out", process)
+    for child in psutil.Process(process.pid).children(recursive=True):
+        child.send_signal(signal.SIGUSR1)
+    with pytest.raises(subprocess.TimeoutExpired):
+        process.wait(timeout=0.2)
+    process.send_signal(signal.SIGUSR1)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == EXIT_UNFINISHED
+    assert errors.decode().splitlines()[-1] == "stopped; the job goes on from here later"
+    assert caption(slow_shards, tmp_path / "out").status == {"ok": 120}, "no row says it died"
 
 
 def test_captions_of_people_flow_through(tmp_path: Path) -> None:

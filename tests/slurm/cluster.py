@@ -53,15 +53,18 @@ def why_no_cluster() -> str | None:
         return f"no {', '.join(missing)}: apt-get install slurm-wlm munge"
     if os.geteuid() != 0:
         return "Slurm's daemons need root"
-    if subprocess.run(_with_own_shared_memory(["true"]), capture_output=True).returncode:
+    if subprocess.run(_as_a_machine(["true"]), capture_output=True).returncode:
         return "two nodes on one machine need mounts of their own: root may not unshare and mount"
     return None
 
 
-def _with_own_shared_memory(command: list[str]) -> list[str]:
-    """Runs a node's daemon with a /dev/shm of its own, as real nodes have."""
-    mount = 'mount -t tmpfs tmpfs /dev/shm && exec "$@"'
-    return ["unshare", "--mount", "sh", "-c", mount, "sh", *command]
+def _as_a_machine(command: list[str]) -> list[str]:
+    """Runs a node's daemon with a /dev/shm and a boot id of its own, as real nodes have."""
+    mounts = (
+        "mount -t tmpfs tmpfs /dev/shm && cat /proc/sys/kernel/random/uuid > /dev/shm/.boot_id && "
+        'mount --bind /dev/shm/.boot_id /proc/sys/kernel/random/boot_id && exec "$@"'
+    )
+    return ["unshare", "--mount", "sh", "-c", mounts, "sh", *command]
 
 
 @dataclass
@@ -121,8 +124,8 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
         for command in (
             ["munged", *munge],
             ["slurmctld", "-D", "-c", "-f", str(config)],
-            _with_own_shared_memory(["slurmd", "-D", "-f", str(config), "-N", "n1"]),
-            _with_own_shared_memory(["slurmd", "-D", "-f", str(config), "-N", "n2"]),
+            _as_a_machine(["slurmd", "-D", "-f", str(config), "-N", "n1"]),
+            _as_a_machine(["slurmd", "-D", "-f", str(config), "-N", "n2"]),
         ):
             daemons.enter_context(_running(command, cluster))
         _wait_until_idle(cluster)

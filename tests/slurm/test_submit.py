@@ -9,7 +9,10 @@ import pytest
 
 from recaption.common.config import UserError
 from slurm.submit import SubmitConfig, sbatch_parameters, submit
+from slurm.submit_recaption import RecaptionJobConfig, submit_workers
 from tests.places import CHECKOUT
+from tests.recaption.shard_files import write_tar
+from tests.slurm.captions import CLAIMS, assert_all_captioned, busy_worker, write_slow_shards
 from tests.slurm.cluster import Cluster
 from tests.slurm.jobs import (
     ENVIRONMENT,
@@ -76,3 +79,48 @@ def test_mistakes_are_told_before_anything_is_submitted(
 ) -> None:
     with pytest.raises(UserError, match=message):
         submit(SubmitConfig(), runs)
+
+
+def test_workers_are_an_array_and_a_signalled_one_goes_on(cluster: Cluster, tmp_path: Path) -> None:
+    shards, tables, logs = write_slow_shards(tmp_path / "in"), tmp_path / "out", tmp_path / "logs"
+    command = [sys.executable, "-m", "slurm.submit", "recaption", "num_workers=2", f"logs={logs}"]
+    command += ["gpus_per_worker=0", "cpus_per_worker=1", "mem_per_cpu=200M"]
+    command += [f"python={sys.executable}", "--json", "--", "engine.name=existing"]
+    process = subprocess.run(
+        [*command, f"input={shards}", f"output={tables}", *CLAIMS, "num_decoded_ahead=4"],
+        cwd=CHECKOUT,
+        env=cluster.environment | ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
+    assert process.returncode == 0, process.stderr
+    jobs = json.loads(process.stdout.splitlines()[-1])["jobs"]
+    busy_worker(tables, "1")
+    cluster.run("scancel", "--signal=USR2", jobs[1])
+    outputs = [logs / f"{job}_0_log.out" for job in jobs]
+    for job, output in zip(jobs, outputs, strict=True):
+        assert cluster.wait(job) == "COMPLETED", output.read_text()
+    assert_all_captioned(tables, shards)
+    assert "attempt 2 of job" not in outputs[0].read_text()  # the other is left in peace
+    assert f"attempt 2 of job {jobs[1]}" in outputs[1].read_text()
+    assert "crash" not in outputs[1].read_text()
+    assert "stopping at SIGUSR2" in (logs / f"{jobs[1]}_0_log.err").read_text()
+
+
+@pytest.mark.parametrize(
+    ("python", "argument", "message"),
+    [
+        (sys.executable, "engine.nam=vllm", "did you mean 'engine.name'"),
+        (sys.executable, "num_decode_processes=1", r"no \*.tar"),
+        ("/no/python", "engine.name=existing", "/no/python"),
+    ],
+)
+def test_mistakes_of_workers_are_told_before_anything_is_submitted(
+    python: str, argument: str, message: str, tmp_path: Path
+) -> None:
+    if message == "/no/python":
+        write_tar(tmp_path / "a.tar", [])
+    with pytest.raises(UserError, match=message):
+        submit_workers(
+            RecaptionJobConfig(python=python), [f"input={tmp_path}", "output=out", argument]
+        )
