@@ -33,6 +33,8 @@ from recaption.prompts import PromptConfig, seed_of
 
 #: When the first so many images are all refused, no image is at fault.
 NUM_REFUSALS = 16
+#: Seconds that a worker whose engine was told to end waits to be told so itself.
+ABORT_PAUSE = 2.0
 #: A request that was with so many engines when they died is given up; it was alone with the last.
 MAX_DEATHS = 3
 #: Seconds between two looks at whether the engine still gives tokens.
@@ -156,10 +158,15 @@ class VllmEngine:
             if llm is not self._llm or llm.errored:
                 raise _EngineDied from error
             return self._refused(error)
+        completion = outputs[-1].outputs[0]
+        if completion.finish_reason == "abort":
+            # Nobody here aborts: the engine was told to end, as by Slurm, which signals every
+            # process of a job. This worker is about to be cancelled, too, unless it is not.
+            await asyncio.sleep(ABORT_PAUSE)
+            raise _EngineDied
         self._num_refused = None
         self._num_answers += 1
         self._num_deaths_in_a_row = 0
-        completion = outputs[-1].outputs[0]
         if completion.finish_reason not in ("stop", "length"):
             return CaptionAnswer(failure=f"engine-failed: finish reason {completion.finish_reason}")
         return CaptionAnswer(
