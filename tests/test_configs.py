@@ -57,7 +57,7 @@ def test_prompts_say_alt_text_is_data() -> None:
 def test_captioners_of_the_hub_want_a_commit(path: Path) -> None:
     arguments = [str(path), "input=i", "output=o"]
     config = load_config(RunConfig, arguments)
-    if path.stem == "tiny":
+    if path.stem == "tiny" or config.engine.name == "server":
         return
     with pytest.raises(UserError, match=r"engine\.vllm\.revision is empty: name the commit"):
         caption_origins(config.engine, config.asked, config.images)

@@ -1,6 +1,7 @@
 """The group of processes that train together: one a GPU, or one alone."""
 
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,6 +82,14 @@ def joined_ranks(config: RanksConfig | None = None) -> Iterator[Ranks]:
             yield Ranks(rank, local_rank, world_size, device)
     finally:
         dist.destroy_process_group()
+        _forget_groups()
+
+
+def _forget_groups() -> None:
+    """DeepSpeed keeps its copy of the group for good, which a second training would stumble over."""
+    groups = sys.modules.get("deepspeed.utils.groups")
+    if groups is not None:
+        vars(groups)["_WORLD_GROUP"] = None
 
 
 def _device(local_rank: int) -> torch.device:
