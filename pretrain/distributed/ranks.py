@@ -86,7 +86,7 @@ def joined_ranks(config: RanksConfig | None = None) -> Iterator[Ranks]:
 
 
 def _forget_groups() -> None:
-    """DeepSpeed keeps its copy of the group for good, which a second training would stumble over."""
+    """DeepSpeed keeps its copy of the group, over which a second training would stumble."""
     groups = sys.modules.get("deepspeed.utils.groups")
     if groups is not None:
         vars(groups)["_WORLD_GROUP"] = None
