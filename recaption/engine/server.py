@@ -23,13 +23,13 @@ from recaption.common.config import UserError
 from recaption.engine.base import CaptionAnswer, CaptionRequest
 from recaption.engine.encoding import EncodedImage
 from recaption.engine.endpoints import Endpoint, Endpoints, was_reached
+from recaption.engine.refusals import Refusals
 from recaption.engine.server_settings import ServerConfig
 from recaption.prompts import PromptConfig, SamplingConfig, seed_of
 
 #: Longest back-off, seconds.
 MAX_BACKOFF = 60.0
-#: When the first so many requests are all refused, or so many in a row are given up, none of them
-#: is at fault.
+#: When so many requests in a row are given up, none of them is at fault.
 NUM_SUSPICIOUS = 16
 #: A request that was under way at so many lost connections is sent only when no other such is.
 NUM_LOST = 2
@@ -46,7 +46,9 @@ class ServerEngine:
         self._config, self._prompts = config, prompts
         self._endpoints = Endpoints(config)
         self._suspects = asyncio.Lock()
-        self._num_refused: int | None = 0  # of the first requests; None once one was answered
+        self._refusals = Refusals(
+            "request", "Is it a model for images, and its context long enough?"
+        )
         self._num_given_up = 0  # since the last answer
         self._last_answer = time.monotonic()
 
@@ -144,7 +146,7 @@ class ServerEngine:
         return [*messages, {"role": "user", "content": content}]
 
     def _answered(self, answer: CaptionAnswer) -> CaptionAnswer:
-        self._num_refused = None
+        self._refusals.answered()
         self._num_given_up = 0
         self._last_answer = time.monotonic()
         return answer
@@ -152,14 +154,7 @@ class ServerEngine:
     def _refused(self, reason: str) -> CaptionAnswer:
         """Raises: UserError: the first requests are all refused, which is no fault of theirs."""
         self._last_answer = time.monotonic()
-        if self._num_refused is not None:
-            self._num_refused += 1
-            if self._num_refused == NUM_SUSPICIOUS:
-                raise UserError(
-                    f"{self._endpoints.model} refuses every request, the last with: {reason}. Is "
-                    "it a model for images, and its context long enough?"
-                )
-        return CaptionAnswer(failure=f"prompt-refused: {reason}")
+        return self._refusals.refused(str(self._endpoints.model), reason)
 
     def _given_up(self, reason: str) -> CaptionAnswer:
         """Raises: UserError: it is so with all requests, for long."""

@@ -18,6 +18,7 @@ from typing import Any
 from recaption.common.config import ConfigError, UserError
 from recaption.engine.base import CaptionAnswer, CaptionRequest
 from recaption.engine.models import resolve_model
+from recaption.engine.refusals import Refusals
 from recaption.engine.turns import Turns
 from recaption.engine.vllm_output import EngineLog
 from recaption.engine.vllm_processes import EngineProcesses, interruptible, memory_of_all
@@ -31,8 +32,6 @@ from recaption.engine.vllm_settings import (
 )
 from recaption.prompts import PromptConfig, seed_of
 
-#: When the first so many images are all refused, no image is at fault.
-NUM_REFUSALS = 16
 #: Seconds that a worker whose engine was told to end waits to be told so itself.
 ABORT_PAUSE = 2.0
 #: A request that was with so many engines when they died is given up; it was alone with the last.
@@ -87,7 +86,9 @@ class VllmEngine:
         self._watchers: list[asyncio.Task[None]] = []
         self._num_requests = 0
         self._num_answers = 0
-        self._num_refused: int | None = 0  # of the first images; None once one was accepted
+        self._refusals = Refusals(
+            "image", "Is it a model for images, and engine.vllm.max_model_len long enough?"
+        )
         self._num_deaths_in_a_row = 0
         self._failure: UserError | None = None
 
@@ -164,7 +165,7 @@ class VllmEngine:
             # process of a job. This worker is about to be cancelled, too, unless it is not.
             await asyncio.sleep(ABORT_PAUSE)
             raise _EngineDied
-        self._num_refused = None
+        self._refusals.answered()
         self._num_answers += 1
         self._num_deaths_in_a_row = 0
         if completion.finish_reason not in ("stop", "length"):
@@ -313,14 +314,7 @@ class VllmEngine:
     def _refused(self, error: Exception) -> CaptionAnswer:
         """Raises: UserError: the first images are all refused, which is no fault of theirs."""
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        if self._num_refused is not None:
-            self._num_refused += 1
-            if self._num_refused == NUM_REFUSALS:
-                raise UserError(
-                    f"{self._config.model} refuses every image, the last with: {one_line(cause)}. "
-                    "Is it a model for images, and engine.vllm.max_model_len long enough?"
-                )
-        return CaptionAnswer(failure=f"prompt-refused: {one_line(cause)}")
+        return self._refusals.refused(self._config.model, one_line(cause))
 
     def _check_sampling(self, prompt_id: str) -> None:
         try:

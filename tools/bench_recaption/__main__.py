@@ -106,7 +106,9 @@ def ours(config: BenchConfig, folder: Path, turn: int) -> tuple[float, dict[str,
     )
     figures = json.loads(printed.splitlines()[-1])
     rows = [row for path in find_shards(str(folder / "in")) for row in read_rows(output, path.stem)]
-    return figures["seconds"], {row.key: row.caption or row.reason or "" for row in rows}
+    return figures["seconds"], {
+        row.key: row.raw_caption or row.caption or row.reason or "" for row in rows
+    }
 
 
 def _output_of(command: list[str]) -> str:

@@ -23,6 +23,7 @@ from PIL import Image
 from recaption.common.config import UserError
 from recaption.engine import CaptionAnswer, CaptionRequest
 from recaption.engine import vllm as engine_module
+from recaption.engine.refusals import NUM_REFUSALS
 from recaption.engine.vllm import VllmEngine
 from recaption.engine.vllm_processes import memory_of_all
 from recaption.engine.vllm_settings import VllmConfig
@@ -112,7 +113,7 @@ async def trials(log: Path) -> dict[str, Any]:
     refused = [CaptionRequest(key, "long", "Describe.", "no image") for key in "ab"]  # type: ignore[arg-type]
     await engine.start()
     try:
-        for number in range(engine_module.NUM_REFUSALS):
+        for number in range(NUM_REFUSALS):
             found["refused"] = asdict(await engine.answer(refused[number % 2]))
     except UserError as error:
         found["all_refused"] = str(error)
