@@ -4,7 +4,6 @@ import shutil
 import signal
 from pathlib import Path
 
-import psutil
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,7 +20,7 @@ from pretrain.metrics import read_metrics, read_validations
 from pretrain.preemption import StopRequest
 from pretrain.validation import Validation
 from recaption.common.config import ConfigError, UserError, load_config
-from tests.pretrain.trainruns import TINY, start_training, train, write_training_shards
+from tests.pretrain.trainruns import TINY, train, write_training_shards
 from tests.pretrain.untrained import write_boxed_shards
 
 NUM_HELD_OUT = 13  # three batches of 5: neither batches nor ranks come out even
@@ -108,23 +107,13 @@ def test_figures_are_those_of_one_rank_and_of_evaluate(
 
 def test_a_stop_of_one_rank_in_the_midst_of_it(config: Path, plain_run: Path) -> None:
     """All ranks leave it between two batches and save; the next attempt makes it up."""
-    held_out = write_training_shards(config.parent / "many", 100)
+    held_out = write_training_shards(config.parent / "many", 10)
     run = config.parent / "stopped"
     options = (
         *(f"run={run}", "validation.every=4", f"validation.data={held_out}"),
         "validation.batch_size=1",
     )
-    process = start_training(config, *options, num_ranks=2)
-    assert process.stdout is not None
-    for line in process.stdout:
-        if line.startswith("step 1/"):
-            ranks = psutil.Process(process.pid).children()
-            (second,) = [rank for rank in ranks if rank.environ().get("RANK") == "1"]
-        elif line.startswith("step 4/"):
-            second.send_signal(signal.SIGUSR1)
-            break
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 0, output
+    output = train(config, *options, num_ranks=2, module="tests.pretrain.stopped_in_validation")
     assert "validation after step 4 abandoned" in output
     assert "stopped by another rank after step 4" in output
     assert figures(run) == {}
@@ -133,7 +122,7 @@ def test_a_stop_of_one_rank_in_the_midst_of_it(config: Path, plain_run: Path) ->
     output = train(config, *options, num_ranks=2)
     assert output.index("validation after step 4 ") < output.index("step 5/")
     assert list(figures(run)) == [4, 6]
-    assert figures(run)[4]["num_images"] == 100
+    assert figures(run)[4]["num_images"] == 10
     assert_same_training(run, plain_run)
 
 

@@ -69,14 +69,15 @@ def start_training(
     *overrides: str,
     num_ranks: int = 1,
     environment: Mapping[str, str] | None = None,
+    module: str = "pretrain",
 ) -> "subprocess.Popen[str]":
-    """Starts ``python -m pretrain train`` in a session of its own, under torchrun if asked."""
+    """Starts ``python -m MODULE train`` in a session of its own, under torchrun if asked."""
     launcher = [sys.executable, "-m"]
     if num_ranks > 1:
         launcher += ["torch.distributed.run", "--standalone"]
         launcher += ["--nproc-per-node", str(num_ranks), "-m"]
     return subprocess.Popen(
-        [*launcher, "pretrain", "train", str(config), *overrides],
+        [*launcher, module, "train", str(config), *overrides],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -90,9 +91,12 @@ def train(
     *overrides: str,
     num_ranks: int = 1,
     environment: Mapping[str, str] | None = None,
+    module: str = "pretrain",
 ) -> str:
     """Runs a training to its end and returns what it printed."""
-    process = start_training(config, *overrides, num_ranks=num_ranks, environment=environment)
+    process = start_training(
+        config, *overrides, num_ranks=num_ranks, environment=environment, module=module
+    )
     try:
         output, _ = process.communicate(timeout=240)
     except subprocess.TimeoutExpired:
