@@ -155,7 +155,6 @@ class RunMetrics:
 
     def watch(self, engine: Any, preparers: Any) -> None:
         """Totals that they count themselves, as far as they do, are read with every row."""
-        self.set("request_slots", engine.max_in_flight)
         sources = {
             "engine_restarts": lambda: getattr(engine, "num_restarts", 0),
             "engine_recycles": lambda: getattr(engine, "num_recycles", 0),

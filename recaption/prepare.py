@@ -26,6 +26,9 @@ from recaption.images import ImageConfig
 from recaption.pictures import read_picture
 from recaption.shards import Sample, Shard, ShardIndex
 
+#: Beside the engine's processes.
+_NICENESS = 10
+
 
 @dataclass(frozen=True)
 class PreparedSample:
@@ -129,6 +132,8 @@ def _new_pool(num_processes: int) -> ProcessPoolExecutor:
 
 def _begin_process(parent: int) -> None:
     end_with_parent(parent)
+    # They are far ahead; what feeds the engine has less time, where both want the same core.
+    os.nice(_NICENESS)
     # Ctrl-C reaches every process of a terminal; the one that gives out the work decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     # `images.max_pixels` decides instead, and what it refuses is a row.

@@ -147,7 +147,6 @@ class _Worker:
         _cancel_at_signals()
         self._metrics.watch(engine, preparers)
         self._metrics.set("shards", len(self._shards))
-        self._slots = asyncio.Semaphore(engine.max_in_flight)
         self._engine = engine
         self._open: set[OpenShard] = set()
         self._pending = pending
@@ -156,6 +155,8 @@ class _Worker:
             with Claims(self._output / "work", self._config.claims) as claims:
                 preparers.start()
                 await engine.start()
+                self._slots = asyncio.Semaphore(engine.max_in_flight)
+                self._metrics.set("request_slots", engine.max_in_flight)
                 with Progress(None, "images") as self._progress:
                     async with asyncio.TaskGroup() as group:
                         group.create_task(self._read_ahead(pending, claims, preparers, prepared))

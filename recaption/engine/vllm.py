@@ -17,6 +17,7 @@ from typing import Any
 
 from recaption.common.config import ConfigError, UserError
 from recaption.engine.base import CaptionAnswer, CaptionRequest
+from recaption.engine.cores import Cores
 from recaption.engine.models import resolve_model
 from recaption.engine.refusals import Refusals
 from recaption.engine.turns import Turns
@@ -75,13 +76,15 @@ class VllmEngine:
             check_known(config.kwargs)
             for prompt_id in prompts:
                 self._check_sampling(prompt_id)
+        #: Known when the engine has started, if the configuration leaves it to the engine.
         self.max_in_flight = config.max_in_flight
         self.num_restarts = 0
         self.num_recycles = 0
         self._llm: Any = None
         self._processes = EngineProcesses()
         self._turns = Turns()
-        self._few = asyncio.Semaphore(math.isqrt(config.max_in_flight))
+        self._cores = Cores()
+        self._few = asyncio.Semaphore(1)
         self._starting = asyncio.Lock()
         self._watchers: list[asyncio.Task[None]] = []
         self._num_requests = 0
@@ -95,6 +98,8 @@ class VllmEngine:
     async def start(self) -> None:
         self._load()
         self._check_memory()
+        self.max_in_flight = self._config.max_in_flight or self._as_many_as_keep_it_busy()
+        self._few = asyncio.Semaphore(math.isqrt(self.max_in_flight))
         self._watchers = [asyncio.create_task(self._watch_for_stalls())]
         if self._config.max_memory:
             self._watchers.append(asyncio.create_task(self._watch_memory()))
@@ -179,12 +184,20 @@ class VllmEngine:
     def _load(self) -> None:
         """Keeps the event loop waiting: nothing else prints or starts processes meanwhile."""
         try:
+            self._cores.take_back()
             with self._log.divert(), self._processes.watch(), interruptible():
                 from vllm import AsyncEngineArgs
+                from vllm.usage.usage_lib import UsageContext
                 from vllm.v1.engine.async_llm import AsyncLLM
 
                 arguments = engine_arguments(self._config, str(self._model), self._on_cpu)
-                self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs(**arguments))
+                # As for `vllm.LLM`: its batches are larger than those of a server, which answers
+                # each single request sooner.
+                self._llm = AsyncLLM.from_engine_args(
+                    AsyncEngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS
+                )
+            if self._on_cpu:
+                self._cores.leave(self._processes.all)
         except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
             self._processes.kill()
             # What fails in another process is told by its output only.
@@ -192,6 +205,12 @@ class VllmEngine:
             raise UserError(
                 f"vLLM cannot load {self._config.model}: {cause or one_line(error)}{self._log}"
             ) from error
+
+    def _as_many_as_keep_it_busy(self) -> int:
+        """What the engine works on at once, and half as many that wait to take their places."""
+        of_engine = self._llm.vllm_config
+        num_engines = of_engine.parallel_config.data_parallel_size
+        return int(of_engine.scheduler_config.max_num_seqs) * num_engines * 3 // 2
 
     def _stop(self) -> None:
         llm, self._llm = self._llm, None

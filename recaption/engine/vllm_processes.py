@@ -23,7 +23,7 @@ class EngineProcesses:
 
     def __init__(self) -> None:
         self._started: list[BaseProcess] = []
-        self._all: list[psutil.Process] = []
+        self.all: list[psutil.Process] = []
 
     @contextlib.contextmanager
     def watch(self) -> Iterator[None]:
@@ -34,20 +34,20 @@ class EngineProcesses:
             yield
         finally:
             self._started = [p for p in multiprocessing.active_children() if p not in before]
-            self._all = []
+            self.all = []
             for process in self._started:
                 with contextlib.suppress(psutil.NoSuchProcess):
                     core = psutil.Process(process.pid)
-                    self._all += [core, *core.children(recursive=True)]
+                    self.all += [core, *core.children(recursive=True)]
 
     def kill(self) -> None:
         """Ends all of them at once: those, too, whose parent is gone, or which hang."""
-        for process in self._all:
+        for process in self.all:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()  # psutil knows a process from a later one of the same number
         for started in self._started:
             started.join(KILL_TIMEOUT)
-        self._started, self._all = [], []
+        self._started, self.all = [], []
 
 
 def memory_of_all() -> float:

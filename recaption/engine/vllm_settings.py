@@ -41,8 +41,9 @@ class VllmConfig:
     dtype: str = "auto"
     #: Longest prompt and caption together, in tokens, image tokens included; 0 is the model's.
     max_model_len: int = 0
-    #: Requests held by the engine at one time.
-    max_in_flight: int = 256
+    #: Requests held by the engine at one time, each with its picture in memory; 0: half as many
+    #: again as it works on at once (its max_num_seqs).
+    max_in_flight: int = 0
     #: GiB of host memory of this process and the engine's, above which the engine is started
     #: again when what it has in flight is answered; 0: no limit.
     max_memory: float = 0.0
@@ -54,7 +55,7 @@ class VllmConfig:
     kwargs: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        check_at_least(1, {"engine.vllm.max_in_flight": self.max_in_flight})
+        check_at_least(0, {"engine.vllm.max_in_flight": self.max_in_flight})
         check_at_least(0, {"engine.vllm.max_memory": self.max_memory})
         check_at_least(1, {"engine.vllm.stall_timeout": self.stall_timeout})
         check_at_least(0, {"engine.vllm.max_restarts": self.max_restarts})

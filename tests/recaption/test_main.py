@@ -45,7 +45,7 @@ def test_help_lists_every_key() -> None:
     assert all(f"\n  {name} " in listed for name in COMMANDS)
     done = recaption("run", "--help")
     assert done.returncode == 0
-    assert "engine.vllm.max_in_flight=256" in done.stdout and "Requests held" in done.stdout
+    assert "engine.vllm.max_in_flight=0" in done.stdout and "Requests held" in done.stdout
 
 
 def test_captioning_needs_no_torch_but_the_engines() -> None:

@@ -137,7 +137,7 @@ def test_all_rows_are_counted_and_a_port_that_is_taken_stops_nothing(
 
 
 def test_what_engines_count_themselves(tmp_path: Path) -> None:
-    engine: Any = SimpleNamespace(max_in_flight=8, num_restarts=0, retries=Counter())
+    engine: Any = SimpleNamespace(num_restarts=0, retries=Counter())
     preparers = SimpleNamespace(num_deaths=0)
     path = tmp_path / "a.prom"
     with RunMetrics(MetricsConfig(textfile=str(path), every=1e-9), "out") as metrics:
@@ -153,7 +153,7 @@ def test_what_engines_count_themselves(tmp_path: Path) -> None:
     assert values["engine_restarts_total"] == 2 and values["decoder_deaths_total"] == 1
     assert values["engine_retries_total/timeout"] == 4
     assert values["engine_retries_total/http-429"] == 1
-    assert (values["tokens_total"], values["images_total"], values["request_slots"]) == (10, 1, 8)
+    assert (values["tokens_total"], values["images_total"]) == (10, 1)
 
 
 def test_a_worker_that_fails_is_left_as_running(tmp_path: Path) -> None:
