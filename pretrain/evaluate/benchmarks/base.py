@@ -1,0 +1,94 @@
+"""What a benchmark is once its files are read: pictures, texts, and which belongs to which.
+
+A reader of an official layout returns one of the sets below; how a set is scored is not its
+business. Pictures are opened when they are needed.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from PIL import Image
+
+from recaption.common.config import UserError
+from recaption.images import BadImageError, ImageConfig, decode_image
+
+#: x, y, width, height in pixels of the upright picture.
+Box = tuple[float, float, float, float]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """An image file of a benchmark, or a rectangle of it."""
+
+    root: Path
+    name: str  # relative to the root, as reports and errors call it
+    box: Box | None = None  # what is looked at; None: all of it
+
+    @property
+    def path(self) -> Path:
+        return self.root / self.name
+
+    def open(self) -> Image.Image:
+        """Upright, RGB, within the pixel limit.
+
+        Raises:
+            UserError: it is no image that can be read.
+        """
+        try:
+            image = decode_image(self.path.read_bytes(), ImageConfig()).image
+        except (OSError, BadImageError) as error:
+            raise UserError(f"{self.path} cannot be opened: {error}") from None
+        if self.box is None:
+            return image
+        x, y, width, height = self.box
+        right, bottom = max(round(x + width), round(x) + 1), max(round(y + height), round(y) + 1)
+        return image.crop((round(x), round(y), right, bottom))
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """How much of a benchmark is there."""
+
+    num_expected: int  # samples that the protocol names
+    missing: list[str] = field(default_factory=list)  # files that were passed over, by name
+    notes: Mapping[str, int] = field(default_factory=dict)  # oddities by name: repeated texts, ...
+
+
+@dataclass(frozen=True)
+class RetrievalSet:
+    images: Sequence[Picture]
+    texts: Sequence[str]
+    image_of_text: Sequence[int]  # position in `images` of each text
+    coverage: Coverage
+
+
+@dataclass(frozen=True)
+class ClassificationSet:
+    images: Sequence[Picture]
+    labels: Sequence[int]  # position in `classes` of each image
+    classes: Sequence[str]
+    templates: Sequence[str]  # prompts with {} for the class
+    coverage: Coverage
+
+
+@dataclass(frozen=True)
+class ChoiceSet:
+    """Several texts an image, of which the first is right."""
+
+    images: Sequence[Picture]
+    choices: Sequence[Sequence[str]]
+    groups: Sequence[str]  # what each choice is about: accuracies are given by group, too
+    coverage: Coverage
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a user may choose about a benchmark."""
+
+    variant: str = ""  # one of the benchmark's published variants; empty: its first
+    allow_missing: bool = False  # go on with what is there
+
+
+class LayoutError(UserError):
+    """A root that does not hold what the benchmark's official layout says."""

@@ -1,0 +1,60 @@
+"""What a benchmark asks of a model, whichever library it comes from."""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from PIL import Image
+from torch import Tensor
+
+from pretrain.models.features import ImageFeatures, TextFeatures
+
+
+class Encoders(Protocol):
+    """A pair of encoders with the score that they were trained to retrieve by.
+
+    Features stay on the device of the encoders; what is given and taken one by one (pictures,
+    texts) is ordinary Python.
+    """
+
+    #: What the model is called in tables.
+    name: str
+
+    def preprocess(self, image: Image.Image) -> Tensor:
+        """(3, size, size) normalised pixels of an upright RGB picture."""
+        ...
+
+    def encode_images(self, pixels: Sequence[Tensor]) -> ImageFeatures:
+        """Features of one batch of images, each as `preprocess` gives it."""
+        ...
+
+    def encode_captions(self, captions: Sequence[str]) -> TextFeatures:
+        """Features of one batch of captions of any length, read as the model reads captions."""
+        ...
+
+    def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
+        """(N, D) features of single sentences or class prompts, not normalised."""
+        ...
+
+    def score(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+        """(num_images, num_texts) retrieval scores, higher is better."""
+        ...
+
+    def localise(self, images: ImageFeatures, sentences: Tensor) -> Tensor | None:
+        """Relevance of each image's segments or patches to its sentences, as pixel maps.
+
+        Args:
+            images: of B images.
+            sentences: (B, Q, D), from `encode_sentences`.
+
+        Returns:
+            (B, Q, size, size) maps in the pixels of `preprocess`; None: the model makes none.
+        """
+        ...
+
+    def is_cut(self, caption: str) -> bool:
+        """Whether the end of a caption is not read, as it is longer than the context."""
+        ...
+
+    def describe(self) -> dict[str, Any]:
+        """Source and checksum of the weights, context length, image size: for `results.json`."""
+        ...
