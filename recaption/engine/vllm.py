@@ -7,6 +7,7 @@ the engine fails alone. One that has grown too large is started again in between
 
 import asyncio
 import contextlib
+import gc
 import importlib.util
 import math
 import sys
@@ -198,6 +199,9 @@ class VllmEngine:
                 )
             if self._on_cpu:
                 self._cores.leave(self._processes.all)
+            # What was imported and loaded stays: it need not be looked through again and again.
+            gc.collect()
+            gc.freeze()
         except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
             self._processes.kill()
             # What fails in another process is told by its output only.
