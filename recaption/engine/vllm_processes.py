@@ -50,11 +50,15 @@ class EngineProcesses:
         self._started, self.all = [], []
 
 
-def memory_of_all() -> float:
-    """GiB of host memory of this process and all below it; what they share counts once."""
-    this = psutil.Process()
+def memory_of_all(top: psutil.Process | None = None) -> float:
+    """GiB of host memory of a process and all below it; what they share counts once.
+
+    Args:
+        top: the process; None: this one.
+    """
+    top = top or psutil.Process()
     num_bytes = 0
-    for process in (this, *this.children(recursive=True)):
+    for process in (top, *top.children(recursive=True)):
         with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
             num_bytes += process.memory_full_info().pss
     return num_bytes / 2**30

@@ -3,6 +3,7 @@
 import base64
 import io
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from recaption.config import RunConfig
 from recaption.runner import RunSummary, run
 from recaption.table import read_table
 from tests.recaption.engine.chat_server import ChatServer, Handler
+from tests.recaption.pack.packing import pack_shards, read_samples
 from tests.recaption.shard_files import sample, to_bytes, write_tar
 
 NUM_IMAGES = 12
@@ -27,13 +29,14 @@ def shards(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def caption(shards: Path, url: str, *arguments: str) -> RunSummary:
+def caption(shards: Path, url: str, *arguments: str, prompts: Iterable[str] = ()) -> RunSummary:
     server = [f"url={url}", "backoff=0.01", "num_tries=2", "max_in_flight=3", *arguments]
     given = [f"engine.server.{setting}" for setting in server]
     output = f"output={shards.parent / 'out'}"
     text = "prompts.long.text='{alt_text}'"
     other = ["prompts.long.text_without_alt_text=none", "filters.min_words=1"]
-    arguments = ("engine.name=server", f"input={shards}", output, text, *other, *given)
+    places = ["engine.name=server", f"input={shards}", output]
+    arguments = (*places, text, *other, *prompts, *given)
     return run(load_config(RunConfig, list(arguments)))
 
 
@@ -97,3 +100,15 @@ def test_mistakes_are_told_before_anything_is_written(
     with pytest.raises(UserError, match="names no variable that is set"):
         caption(shards, "http://127.0.0.1:1/v1", "model=m", "api_key_variable=NOT_SET_HERE")
     assert not (shards.parent / "out").exists()
+
+
+def test_each_prompt_of_a_table_is_a_source_of_the_training_shards(shards: Path) -> None:
+    short = ["prompts.short.text='short {alt_text}'", "prompts.short.text_without_alt_text=none"]
+    with ChatServer(lambda handler, key, _: handler.caption(f"Seen: {key}.")) as server:
+        caption(shards, server.url, prompts=short)
+        assert len(server.asked) == 2 * (NUM_IMAGES + 1)
+    pack_shards(shards.parent, tables=str(shards.parent / "out"))
+    packed = read_samples(shards.parent / "packed")
+    assert packed["k0"]["captions"]["long"] == ["Seen: alt text of k0."]
+    assert packed["k0"]["captions"]["short"] == ["Seen: short alt text of k0."]
+    assert set(packed["k0"]["captions"]) == {"raw", "long", "short"}

@@ -19,29 +19,11 @@ CAPTIONS = [
 IMAGES = [picture(seed, (200 + seed, 160)) for seed in range(len(CAPTIONS))]
 
 
-@pytest.fixture(scope="module", autouse=True)
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """An architecture of open_clip's own kinds, small enough for a test."""
-    config = (
-        '{"embed_dim": 16, "vision_cfg": {"image_size": 32, "layers": 2, "width": 64,'
-        ' "head_width": 32, "patch_size": 8}, "text_cfg": {"context_length": 77,'
-        ' "vocab_size": 49408, "width": 32, "heads": 2, "layers": 2}}'
-    )
-    path = tmp_path_factory.mktemp("model_configs") / "test-tiny-clip.json"
-    path.write_text(config)
-    open_clip.add_model_config(path)
-
-
 @pytest.fixture(scope="module")
-def weights(tiny_model: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    import torch
-    from safetensors.torch import save_file
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from tests.recaption.tiny_clip import write_tiny_clip
 
-    torch.manual_seed(0)
-    model = open_clip.create_model("test-tiny-clip")
-    path = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
-    save_file({name: tensor.contiguous() for name, tensor in model.state_dict().items()}, path)
-    return path
+    return write_tiny_clip(tmp_path_factory.mktemp("weights"))
 
 
 def scorer(weights: Path, **settings: object) -> ImageTextScorer:
