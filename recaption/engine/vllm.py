@@ -10,6 +10,7 @@ import contextlib
 import gc
 import importlib.util
 import math
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -97,7 +98,7 @@ class VllmEngine:
         self._failure: UserError | None = None
 
     async def start(self) -> None:
-        self._load()
+        self._load_unless_killed()
         self._check_memory()
         self.max_in_flight = self._config.max_in_flight or self._as_many_as_keep_it_busy()
         self._few = asyncio.Semaphore(math.isqrt(self.max_in_flight))
@@ -182,6 +183,17 @@ class VllmEngine:
             finish_reason=completion.finish_reason,
         )
 
+    def _load_unless_killed(self) -> None:
+        """Starts the first engine; once more if it was killed meanwhile, as settings do not do."""
+        while self._llm is None:
+            try:
+                self._load()
+            except _KilledAtStart as error:
+                if self.num_restarts == self._config.max_restarts:
+                    raise
+                self.num_restarts += 1
+                print(f"warning: {error}; it is started again", file=sys.stderr, flush=True)
+
     def _load(self) -> None:
         """Keeps the event loop waiting: nothing else prints or starts processes meanwhile."""
         try:
@@ -206,7 +218,8 @@ class VllmEngine:
             self._processes.kill()
             # What fails in another process is told by its output only.
             cause = self._log.root_cause() if isinstance(error, RuntimeError) else None
-            raise UserError(
+            was_killed = _EXIT_BY_SIGNAL.search(str(error)) is not None
+            raise (_KilledAtStart if was_killed else UserError)(
                 f"vLLM cannot load {self._config.model}: {cause or one_line(error)}{self._log}"
             ) from error
 
@@ -365,6 +378,14 @@ class VllmEngine:
 
 class _EngineDied(Exception):
     pass
+
+
+class _KilledAtStart(UserError):
+    """Something killed the engine's process, such as the kernel for want of memory."""
+
+
+#: How vLLM says so: `Failed core proc(s): {'EngineCore': -9}`.
+_EXIT_BY_SIGNAL = re.compile(r"Failed core proc\(s\): .*: -\d+")
 
 
 def one_line(error: BaseException) -> str:

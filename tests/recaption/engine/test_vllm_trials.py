@@ -50,10 +50,15 @@ def test_a_request_that_kills_the_engine_fails_alone(found: dict[str, Any]) -> N
 
 
 def test_a_killed_or_hanging_engine_is_started_again(found: dict[str, Any]) -> None:
-    assert found["num_restarts"] == 3  # its core killed, its worker killed, its core stopped
-    assert found["stderr"].count("is started again") == 4  # and once for its memory
+    assert found["num_restarts"] == 1 + 3  # its core killed, its worker killed, its core stopped
+    assert found["stderr"].count("is started again") == 1 + 4  # and once for its memory
     assert "(engine.vllm.stall_timeout) and is killed" in found["stderr"]
     assert "Traceback" not in found["stderr"] and "Traceback" in found["log"]
+
+
+def test_an_engine_that_is_killed_while_it_starts_is_started_again(found: dict[str, Any]) -> None:
+    assert found["num_restarts_at_start"] == 1
+    assert "{'EngineCore': -9}" in found["stderr"]
 
 
 def test_only_unanswered_requests_are_asked_again(found: dict[str, Any]) -> None:

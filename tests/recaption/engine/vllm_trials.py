@@ -10,6 +10,8 @@ import json
 import os
 import signal
 import sys
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict
@@ -58,6 +60,16 @@ def kill_worker() -> None:
 
 def stop_core() -> None:
     processes_of_engine()[0].send_signal(signal.SIGSTOP)
+
+
+def kill_starting_core() -> None:
+    """The core of an engine that is being started, as soon as it is there."""
+    while True:
+        for child in psutil.Process().children():
+            if "spawn_main" in " ".join(child.cmdline()):  # no tracker of resources
+                time.sleep(1.0)
+                return child.kill()
+        time.sleep(0.05)
 
 
 class WatchedEngine(VllmEngine):
@@ -111,7 +123,9 @@ async def trials(log: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
 
     refused = [CaptionRequest(key, "long", "Describe.", "no image") for key in "ab"]  # type: ignore[arg-type]
+    threading.Thread(target=kill_starting_core).start()
     await engine.start()
+    found["num_restarts_at_start"] = engine.num_restarts
     try:
         for number in range(NUM_REFUSALS):
             found["refused"] = asdict(await engine.answer(refused[number % 2]))
