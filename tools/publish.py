@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
     folder = Path(config.release)
     sizes = check_publishable(folder)
     for name, size in sizes.items():
-        print(f"  {size / 1e6:12,.3f} MB  {name}")
+        print(f"  {size:>15,} bytes  {name}")
     where = f"{config.repository} (branch {config.revision})"
     total = f"{len(sizes)} files, {sum(sizes.values()) / 1e6:,.1f} MB"
     figures: dict[str, Any] = {"num_files": len(sizes), "num_bytes": sum(sizes.values())}

@@ -28,6 +28,7 @@ def write_card(
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
     environment.filters["count"] = lambda number: _UNKNOWN if number is None else f"{number:,}"
     environment.filters["known"] = lambda value: _UNKNOWN if value in (None, "") else value
+    environment.keep_trailing_newline = True
     return environment.from_string(_TEMPLATE.read_text()).render(
         facts=facts,
         config=config,

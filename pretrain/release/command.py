@@ -64,8 +64,8 @@ def main(argv: list[str]) -> None:
     config = load_config(ReleaseConfig, argv, USAGE)
     released = release(config)
     output, facts = released.folder, released.facts
-    print(f"released {facts.name} to {output}: it opens in a fresh process without the training")
-    print("libraries and gives the same outputs")
+    print(f"released {facts.name} to {output}")
+    print("it opens in a fresh process without the training libraries and gives the same outputs")
     if released.note:
         print(f"evaluation figures: {released.note}")
     figures = {"release": str(output), "name": facts.name, "evaluated": not released.note}

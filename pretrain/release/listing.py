@@ -39,7 +39,9 @@ def list_models(folder: Path | str) -> list[ModelRecord]:
         raise UserError(f"{folder} is no folder")
     depths = range(_MAX_DEPTH + 1)
     found = {path.parent for depth in depths for path in folder.glob("*/" * depth + SUMS)}
-    releases = [path for path in found if (path / "config.json").is_file()]
+    # A hidden one is being written, or was when its command was killed.
+    shown = [path for path in found if not path.name.startswith(".")]
+    releases = [path for path in shown if (path / "config.json").is_file()]
     return sorted((_describe(path) for path in releases), key=lambda model: model.name)
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pretrain.release.model import Picture, ReleasedModel, load
@@ -49,7 +49,8 @@ def write_samples(folder: Path, model: ReleasedModel) -> None:
     for number, picture in enumerate(pictures):
         picture.save(folder / _picture_name(number))
     (folder / _CAPTIONS).write_text(json.dumps(CAPTIONS, indent=1) + "\n")
-    save_file(sample_outputs(model, pictures, CAPTIONS), folder / _OUTPUTS)
+    # By bytes: `save_file` makes files that only their owner may read.
+    (folder / _OUTPUTS).write_bytes(save(sample_outputs(model, pictures, CAPTIONS)))
 
 
 def check_samples(folder: Path, model: ReleasedModel) -> dict[str, float]:

@@ -37,6 +37,7 @@ def test_releases_by_name_with_what_they_say(tmp_path: Path) -> None:
     full = tmp_path / "run" / "releases" / "one"
     write_release(full, config=CONFIG, release=FACTS, evaluation=summary)
     bare = write_release(tmp_path / "an-old-one", config=CONFIG)
+    write_release(tmp_path / ".half-written.1.tmp", config=CONFIG)
     write_release(tmp_path / "sums-of-something-else")
     found = pretrain.list_models(tmp_path)
     assert found == [

@@ -112,6 +112,8 @@ def test_the_folder_holds_what_it_should_and_no_paths(run: Path, released: Path)
         "tokenizer/bpe_simple_vocab_16e6.txt.gz",
     }
     assert (released / "SHA256SUMS").read_text().count("\n") == len(names)
+    assert all((released / name).stat().st_mode & 0o044 == 0o044 for name in names)
+    assert (released / "README.md").read_text().endswith("\n")
     for name in ("README.md", "config.json", "evaluation.json", "release.json"):
         assert str(run.parent) not in (released / name).read_text()
 
