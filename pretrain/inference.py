@@ -93,4 +93,4 @@ def _load(model: DualEncoder, objective: Objective, weights: Path, is_resized: b
         raise UserError(f"{weights} is damaged ({error}): copy it again") from None
     except RuntimeError as error:
         details = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
-        raise UserError(f"the weights do not fit the configuration: {details}") from None
+        raise UserError(f"{weights} does not fit its configuration: {details}") from None

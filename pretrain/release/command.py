@@ -1,18 +1,11 @@
 """The command: writes a release aside, proves that it opens and gives the same, then names it."""
 
-import copy
 import json
 import os
 import shutil
-import subprocess
-import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
-from safetensors.torch import load_file
-from torch import Tensor
 
 from pretrain.checkpoint import (
     CONFIG,
@@ -21,56 +14,86 @@ from pretrain.checkpoint import (
     complete_checkpoints,
     newest_checkpoint,
 )
-from pretrain.config import PretrainConfig
 from pretrain.evaluate.command import RESULT
-from pretrain.evaluate.provenance import describe_weights
 from pretrain.inference import (
     RELEASE_CONFIG,
     RELEASE_TOKENIZER,
     InferenceModel,
     load_for_inference,
 )
-from pretrain.models.count import num_parameters
 from pretrain.release.card import write_card
 from pretrain.release.checksums import SUMS, write_checksums
+from pretrain.release.evaluation import matching_evaluation
+from pretrain.release.facts import FACTS, Facts, Given, gather_facts
+from pretrain.release.fresh import open_in_fresh_process
 from pretrain.release.model import ReleasedModel
-from pretrain.release.sample import sample_outputs
-from recaption.common.config import UserError, load_config, print_json, to_dict
-from recaption.common.files import read_json
+from pretrain.release.privacy import private_paths
+from pretrain.release.sample import SAMPLES, write_samples
+from pretrain.release.training_data import DATA_CARD, last_names, read_data_card
+from recaption.common.config import ConfigError, UserError, load_config, print_json, to_dict
 
-USAGE = "usage: python -m pretrain release [CONFIG.yaml ...] [key=value ...] [--json]"
+USAGE = """usage: python -m pretrain release run=RUN [CONFIG.yaml ...] [key=value ...] [--json]
+
+Writes RUN/releases/NAME, NAME such as CAFT-B-16-CC3M-s90M-b2K, which `pretrain.load` opens."""
 CARD = "README.md"
+EMA = "ema"
 
 
 @dataclass
 class ReleaseConfig:
     run: str = "???"  # folder of the run
-    output: str = "???"  # folder of the release; one that is there is replaced
-    step: int | None = None  # checkpoint to release; null: the newest complete one
-    ema: bool = False  # release the running mean of the weights instead of the weights
-    name: str = ""  # name on the card; empty: that of the output folder
+    output: str = ""  # folder of the release, replaced if it is one; empty: RUN/releases/NAME
+    # whose weights: those of a complete checkpoint's step, or `ema` for the running mean of the
+    # newest; null: the weights of the newest
+    step: str | None = None
+    ema: bool = False  # the running mean of the weights of `step` instead of the weights
+    name: str = ""  # empty: after architecture, data, samples seen and images a step
+    # For the name and the card, where the run does not know it; empty: what the run knows.
+    data: str = ""  # what the training data are called, such as CC3M; empty: by their folder
+    licence: str = ""  # licence of the weights, as the hub writes it: apache-2.0, cc-by-nc-4.0, ...
+    hardware: str = ""  # what it was trained on, such as 8 x H100
+
+    def __post_init__(self) -> None:
+        if self.step is not None and self.step != EMA and not self.step.isdecimal():
+            raise ConfigError(f"step={self.step}: it is a number of steps, or {EMA}")
+        if Path(self.name).name != self.name:
+            raise ConfigError(f"name={self.name}: it becomes a folder's name; leave out the slash")
 
 
 def main(argv: list[str]) -> None:
     config = load_config(ReleaseConfig, argv, USAGE)
-    output = Path(config.output)
-    name = config.name or output.resolve().name
-    note = release(Path(config.run), config.step, output, name, config.ema)
-    print(f"released to {output}: it opens in a fresh process and gives the same outputs")
-    if note:
-        print(f"evaluation figures: {note}")
-    print_json(argv, {"release": str(output), "evaluated": not note})
+    released = release(config)
+    output, facts = released.folder, released.facts
+    print(f"released {facts.name} to {output}")
+    print("it opens in a fresh process without the training libraries and gives the same outputs")
+    if released.note:
+        print(f"evaluation figures: {released.note}")
+    figures = {"release": str(output), "name": facts.name, "evaluated": not released.note}
+    print_json(argv, figures)
 
 
-def release(run: Path, step: int | None, output: Path, name: str, ema: bool = False) -> str:
-    """Writes the release folder `output`; returns why it has no evaluation, or nothing.
+@dataclass
+class Released:
+    folder: Path
+    facts: Facts
+    note: str  # why it has no evaluation; empty where it has one
+
+
+def release(config: ReleaseConfig) -> Released:
+    """Writes the release folder.
 
     Raises:
-        UserError: if the run has no such complete checkpoint, or `output` holds something else.
+        UserError: if the run has no such complete checkpoint, or the folder holds something else.
     """
+    run = Path(config.run)
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a run: it holds no {CONFIG}")
-    inference = load_for_inference(_choose_checkpoint(run, step), ema=ema)
+    is_mean = config.ema or config.step == EMA
+    step = None if config.step in (None, EMA) else int(str(config.step))
+    inference = load_for_inference(_choose_checkpoint(run, step), ema=is_mean)
+    given = Given(config.name, config.data, config.licence, config.hardware)
+    facts = gather_facts(run, inference, given)
+    output = Path(config.output or run / "releases" / facts.name)
     is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
     if not is_free and not (output / SUMS).is_file():
         raise UserError(f"{output} is there and is no release: give another folder")
@@ -78,41 +101,14 @@ def release(run: Path, step: int | None, output: Path, name: str, ema: bool = Fa
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        note = _write(run, inference, aside, name)
-        compare_outputs(outputs_elsewhere(aside), sample_outputs(ReleasedModel(inference)))
+        note = _write(run, inference, facts, aside)
+        open_in_fresh_process(aside)
         if output.exists():
             shutil.rmtree(output)
         aside.rename(output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return note
-
-
-def outputs_elsewhere(folder: Path) -> dict[str, Tensor]:
-    """The outputs of a release that a fresh process has opened, with its checksums compared.
-
-    Raises:
-        RuntimeError: if it does not open.
-    """
-    outputs = folder.with_name(f"{folder.name}.outputs")
-    command = [sys.executable, "-m", "pretrain.release.sample", str(folder), str(outputs)]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"the release does not open in a fresh process:\n{done.stderr}")
-        return load_file(outputs)
-    finally:
-        outputs.unlink(missing_ok=True)
-
-
-def compare_outputs(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
-    """Raises RuntimeError where the release gives something else than its checkpoint."""
-    for name, tensor in expected.items():
-        if not torch.allclose(found[name], tensor, rtol=1e-4, atol=1e-5):
-            raise RuntimeError(
-                f"the release gives another `{name}` than the checkpoint: they differ by up to "
-                f"{(found[name] - tensor).abs().max().item():.2g}"
-            )
+    return Released(output, facts, note)
 
 
 def _choose_checkpoint(run: Path, step: int | None) -> Path:
@@ -127,53 +123,34 @@ def _choose_checkpoint(run: Path, step: int | None) -> Path:
     return chosen
 
 
-def _write(run: Path, inference: InferenceModel, folder: Path, name: str) -> str:
-    source = inference.source
-    weights = describe_weights(inference.weights)
-    shutil.copyfile(inference.weights, folder / WEIGHTS)
+def _write(run: Path, inference: InferenceModel, facts: Facts, folder: Path) -> str:
+    """All files of a release; returns why it has no evaluation, or nothing."""
     config = inference.config
-    (folder / RELEASE_CONFIG).write_text(json.dumps(to_dict(_named(config)), indent=2) + "\n")
+    shutil.copyfile(inference.weights, folder / WEIGHTS)
+    _write_json(folder / RELEASE_CONFIG, _without_folders(to_dict(config)))
     inference.tokenizer.save(folder / RELEASE_TOKENIZER)
-    evaluation, note = _matching_evaluation(run, config, weights)
-    if evaluation:
-        (folder / RESULT).write_text(json.dumps(evaluation, indent=2) + "\n")
-    state = source / "state.json"
-    card = write_card(
-        name,
-        config,
-        read_json(state) if state.is_file() else {},
-        weights,
-        sum(map(num_parameters, (inference.model, inference.objective))),
-        evaluation,
-        note,
-    )
-    (folder / CARD).write_text(card)
+    write_samples(folder / SAMPLES, ReleasedModel(inference))
+    data_card = read_data_card(config.data.train)
+    if data_card is not None:
+        _write_json(folder / DATA_CARD, data_card)
+    evaluation, note = matching_evaluation(run, config, facts.weights)
+    if evaluation is not None:
+        _write_json(folder / RESULT, evaluation)
+    _write_json(folder / FACTS, asdict(facts))
+    (folder / CARD).write_text(write_card(facts, config, evaluation, note))
+    named = private_paths(folder)
+    if named:
+        raise UserError(f"the release would name a path of this machine: {named[0]}")
     write_checksums(folder)
     return note
 
 
-def _named(config: PretrainConfig) -> PretrainConfig:
-    """Without paths: where things lay is nobody's business elsewhere. Their names are kept."""
-    named = copy.deepcopy(config)
-    network = named.model.image.hierarchical.superpixels.spixelfcn
-    named.run = Path(config.run).name
-    named.data.train = Path(config.data.train).name
-    network.weights = Path(network.weights).name
-    return named
+def _write_json(path: Path, tree: Any) -> None:
+    path.write_text(json.dumps(tree, indent=2) + "\n")
 
 
-def _matching_evaluation(
-    run: Path, config: PretrainConfig, weights: dict[str, Any]
-) -> tuple[dict[str, Any] | None, str]:
-    """The run's evaluation if it is one of these very weights, as trained; else None and why."""
-    path = run / RESULT
-    if not path.is_file():
-        return None, "the run has not been evaluated"
-    evaluation: dict[str, Any] = read_json(path)
-    if evaluation["checkpoint"]["sha256"] != weights["sha256"]:
-        other = evaluation["checkpoint"]["folder"]
-        return None, f"the run was evaluated at another checkpoint ({other})"
-    size = config.model.image.size
-    if evaluation["image_size"] != size:
-        return None, f"the run was evaluated on images of {evaluation['image_size']} px, not {size}"
-    return evaluation, ""
+def _without_folders(tree: Any) -> Any:
+    """Only the names of what the run's configuration gives by path."""
+    if isinstance(tree, dict):
+        return {name: _without_folders(value) for name, value in tree.items()}
+    return last_names(tree) if isinstance(tree, str) and "/" in tree else tree

@@ -11,13 +11,20 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from pretrain.checkpoint import WEIGHTS
 from pretrain.data.captions import evaluation_texts, split_caption
 from pretrain.data.transforms import seen_box
 from pretrain.evaluate.encode import batches, encode_images, encode_sentences, encode_texts
 from pretrain.evaluate.maps import normalised, pixel_maps
-from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
+from pretrain.inference import (
+    RELEASE_CONFIG,
+    RELEASE_TOKENIZER,
+    InferenceModel,
+    load_for_inference,
+)
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.release.checksums import check_checksums
+from pretrain.release.hub import SCHEME, fetch
 from recaption.common.config import UserError
 from recaption.images import BadImageError, ImageConfig, decode_image, to_upright_rgb
 
@@ -112,24 +119,31 @@ class ReleasedModel:
             )
 
 
-def load(folder: Path | str, verify: bool = False, image_size: int | None = None) -> ReleasedModel:
-    """Opens a release (or a run, or a checkpoint) on the CPU, offline.
+def load(
+    source: Path | str, verify: bool | None = None, image_size: int | None = None
+) -> ReleasedModel:
+    """Opens a release (or a run, or a checkpoint) on the CPU; offline, but for names on a hub.
 
     Args:
-        folder: what `python -m pretrain release` wrote.
-        verify: compare every file of the release with its checksum first.
+        source: what `python -m pretrain release` wrote, or ``hf://OWNER/NAME[@REVISION]``.
+        verify: None: the files of a release that are read here are compared with their checksums;
+            True: all of its files are; False: none.
         image_size: side of the images in pixels, if not the one trained on.
 
     Raises:
-        UserError: if the folder is no release, or, with `verify`, is damaged.
+        UserError: if it is no release, is damaged, was tampered with or cannot be fetched.
     """
-    folder = Path(folder)
+    if str(source).startswith(SCHEME):
+        folder = fetch(str(source), whole=verify is True)
+    else:
+        folder = Path(source)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder")
-    if verify:
-        if not (folder / RELEASE_CONFIG).is_file():
-            raise UserError(f"{folder} is no release: only a release can be verified")
-        check_checksums(folder)
+    is_release = (folder / RELEASE_CONFIG).is_file()
+    if verify and not is_release:
+        raise UserError(f"{folder} is no release: only a release can be verified")
+    if is_release and verify is not False:
+        check_checksums(folder, None if verify else (RELEASE_CONFIG, RELEASE_TOKENIZER, WEIGHTS))
     return ReleasedModel(load_for_inference(folder, image_size))
 
 

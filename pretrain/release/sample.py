@@ -1,19 +1,33 @@
-"""Outputs on fixed inputs, by which a written release is compared with what it was made from.
+"""Outputs on fixed inputs, kept in a release: does it give here what it gave where it was made?
 
-``python -m pretrain.release.sample FOLDER OUTPUT`` loads a release in a process of its own and
-writes them as safetensors.
+``python -m pretrain.release.sample FOLDER`` opens a release, compares the checksums of all of its
+files, encodes the pictures and captions of its folder `samples`, and compares.
 """
 
+import json
 import sys
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor
 
-from pretrain.release.model import ReleasedModel, load
+from pretrain.release.model import Picture, ReleasedModel, load
+from recaption.common.config import UserError, print_json, run_command
+from recaption.common.files import read_json
+
+USAGE = "usage: python -m pretrain.release.sample FOLDER [--json]"
+SAMPLES = "samples"
+#: How far an output may be from the stored one, as a share of the largest stored number if that
+#: is above 1. Features have length 1 and heat maps end at 1.
+TOLERANCE = 1e-5
+_CAPTIONS = "captions.json"
+_OUTPUTS = "outputs.safetensors"
 
 CAPTIONS = (
     "A red kite flies above a green hill. Two children hold its string. The sky is cloudy.",
@@ -21,18 +35,64 @@ CAPTIONS = (
     "On the left stands a tall tree. A bench is under it. A dog runs to the right. Behind it lies "
     "a lake. A small boat is on the lake. The sun sets over the hills far away.",
 )
+_NUM_PICTURES = 3
 
 
-def sample_outputs(model: ReleasedModel) -> dict[str, Tensor]:
-    """Every call of a released model on drawn pictures and `CAPTIONS`."""
-    images = [_picture(number) for number in range(3)]
-    heat = model.localise(images[0], CAPTIONS[1])
-    return {
-        "image": model.encode_image(images),
-        "text": model.encode_text(CAPTIONS),
-        "similarity": model.similarity(images, CAPTIONS),
-        "localise": torch.from_numpy(heat),
-    }
+def write_samples(folder: Path, model: ReleasedModel) -> None:
+    """Writes drawn pictures, `CAPTIONS`, and what `model` gives for them, into a new folder.
+
+    `outputs.safetensors` holds `image` (3, D) and `text` (3, D) features, their `similarity`
+    (3, 3) and `localise`, the heat map (80, 96) of the second caption over the first picture.
+    """
+    folder.mkdir()
+    pictures = [_picture(number) for number in range(_NUM_PICTURES)]
+    for number, picture in enumerate(pictures):
+        picture.save(folder / _picture_name(number))
+    (folder / _CAPTIONS).write_text(json.dumps(CAPTIONS, indent=1) + "\n")
+    # By bytes: `save_file` makes files that only their owner may read.
+    (folder / _OUTPUTS).write_bytes(save(sample_outputs(model, pictures, CAPTIONS)))
+
+
+def check_samples(folder: Path, model: ReleasedModel) -> dict[str, float]:
+    """By how much at most each output of `model` differs from that stored in a release's folder.
+
+    Raises:
+        UserError: a sample is missing or damaged, or an output differs by more than `TOLERANCE`.
+    """
+    samples = folder / SAMPLES
+    if not (samples / _OUTPUTS).is_file():
+        raise UserError(f"{folder} holds no {SAMPLES}/{_OUTPUTS}: there is nothing to compare with")
+    try:
+        expected = load_file(samples / _OUTPUTS)
+    except SafetensorError as error:
+        raise UserError(f"{samples / _OUTPUTS} is damaged ({error}): copy it again") from None
+    captions: list[str] = read_json(samples / _CAPTIONS)
+    pictures = [samples / _picture_name(number) for number in range(len(expected["image"]))]
+    found = sample_outputs(model, pictures, captions)
+    differences = {}
+    for name, tensor in expected.items():
+        differences[name] = (found[name].cpu() - tensor).abs().max().item()
+        allowed = TOLERANCE * max(1.0, tensor.abs().max().item())
+        if not differences[name] <= allowed:  # nor where it is no number
+            raise UserError(
+                f"{folder} gives another `{name}` than where it was made: they differ by up to "
+                f"{differences[name]:.2g}, and {allowed:.2g} is allowed"
+            )
+    return differences
+
+
+def sample_outputs(
+    model: ReleasedModel, pictures: Sequence[Picture], captions: Sequence[str]
+) -> dict[str, Tensor]:
+    """Every call of a released model."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "longer than the")  # than a small model's context
+        return {
+            "image": model.encode_image(pictures),
+            "text": model.encode_text(captions),
+            "similarity": model.similarity(pictures, captions),
+            "localise": torch.from_numpy(model.localise(pictures[0], captions[1])),
+        }
 
 
 def _picture(number: int) -> Image.Image:
@@ -45,5 +105,21 @@ def _picture(number: int) -> Image.Image:
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
 
 
+def _picture_name(number: int) -> str:
+    return f"picture_{number}.png"
+
+
+def main(argv: list[str]) -> None:
+    folders = [argument for argument in argv if not argument.startswith("-")]
+    if len(folders) != 1:
+        raise UserError(USAGE)
+    folder = Path(folders[0])
+    differences = check_samples(folder, load(folder, verify=True))
+    print(f"{folder} is whole and gives what it gave where it was made; largest differences:")
+    for name, difference in differences.items():
+        print(f"  {name:<12}{difference:.1e}")
+    print_json(argv, differences)
+
+
 if __name__ == "__main__":
-    save_file(sample_outputs(load(Path(sys.argv[1]), verify=True)), sys.argv[2])
+    sys.exit(run_command(main, sys.argv[1:]))

@@ -16,11 +16,15 @@ from safetensors.torch import load_file, save_file
 import pretrain
 from pretrain.checkpoint import EMA_WEIGHTS, WEIGHTS, newest_checkpoint
 from pretrain.evaluate import main as evaluate
+from pretrain.evaluate.provenance import describe_weights
 from pretrain.inference import load_for_inference
 from pretrain.release import main
-from pretrain.release.command import compare_outputs, outputs_elsewhere
+from pretrain.release.card import write_card
+from pretrain.release.evaluation import matching_evaluation
+from pretrain.release.facts import Given, gather_facts
+from pretrain.release.fresh import open_in_fresh_process
 from pretrain.release.model import ReleasedModel
-from pretrain.release.sample import CAPTIONS, sample_outputs
+from pretrain.release.sample import CAPTIONS, check_samples
 from recaption.common.config import UserError
 from tests.pretrain.untrained import TINY_CLIP, write_boxed_shards, write_run
 
@@ -40,8 +44,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def released(run: Path) -> Path:
-    folder = run.parent / "released"
-    main([f"run={run}", f"output={folder}"])
+    main([f"run={run}", "data=CC3M", "hardware=2 x CPU", "licence=apache-2.0"])
+    (folder,) = (run / "releases").iterdir()
     return folder
 
 
@@ -57,23 +61,41 @@ def copy(released: Path, tmp_path: Path) -> Path:
     return folder
 
 
+def flip_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
 def test_a_release_gives_what_its_checkpoint_gives(run: Path, released: Path) -> None:
-    expected = sample_outputs(ReleasedModel(load_for_inference(run)))
-    outputs = sample_outputs(pretrain.load(released, verify=True))
-    for name, tensor in expected.items():
-        assert torch.equal(outputs[name], tensor), name
+    outputs = load_file(released / "samples" / "outputs.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in outputs.items()} == {
+        "image": (3, 24),
+        "text": (3, 24),
+        "similarity": (3, 3),
+        "localise": (80, 96),
+    }
+    for model in (ReleasedModel(load_for_inference(run)), pretrain.load(released, verify=True)):
+        assert set(check_samples(released, model).values()) == {0.0}
+    pictures = [released / "samples" / f"picture_{number}.png" for number in range(3)]
+    assert torch.equal(pretrain.load(released).encode_image(pictures), outputs["image"])
 
 
 def test_the_running_mean_of_the_weights_is_released_when_asked_for(tmp_path: Path) -> None:
     run, output = write_run(tmp_path / "run"), tmp_path / "released"
-    with pytest.raises(UserError, match=r"no ema\.safetensors: .*engine\.ema_decay"):
-        main([f"run={run}", f"output={output}", "ema=true"])
+    for asked in ("ema=true", "step=ema"):
+        with pytest.raises(UserError, match=r"no ema\.safetensors: .*engine\.ema_decay"):
+            main([f"run={run}", f"output={output}", asked])
     checkpoint = newest_checkpoint(run)
     means = {name: tensor / 2 for name, tensor in load_file(checkpoint / WEIGHTS).items()}
     save_file(means, checkpoint / EMA_WEIGHTS)
-    main([f"run={run}", f"output={output}", "ema=true"])
+    main([f"run={run}", f"output={output}", "step=ema", "name=mine"])
     released = load_file(output / WEIGHTS)
     assert all(torch.equal(released[name], mean) for name, mean in means.items())
+    card = (output / "README.md").read_text()
+    assert "# mine" in card and 'pretrain.load("mine")' in card and "running mean" in card
+    assert "license: unknown" in card and "| hardware | unknown |" in card
+    assert "| wall time | unknown |" in card
 
 
 def test_the_folder_holds_what_it_should_and_no_paths(run: Path, released: Path) -> None:
@@ -83,10 +105,16 @@ def test_the_folder_holds_what_it_should_and_no_paths(run: Path, released: Path)
         "config.json",
         "evaluation.json",
         "model.safetensors",
+        "release.json",
+        "samples/captions.json",
+        "samples/outputs.safetensors",
+        *(f"samples/picture_{number}.png" for number in range(3)),
         "tokenizer/bpe_simple_vocab_16e6.txt.gz",
     }
-    assert (released / "SHA256SUMS").read_text().count("\n") == 5
-    for name in ("README.md", "config.json", "evaluation.json"):
+    assert (released / "SHA256SUMS").read_text().count("\n") == len(names)
+    assert all((released / name).stat().st_mode & 0o044 == 0o044 for name in names)
+    assert (released / "README.md").read_text().endswith("\n")
+    for name in ("README.md", "config.json", "evaluation.json", "release.json"):
         assert str(run.parent) not in (released / name).read_text()
 
 
@@ -141,38 +169,52 @@ def test_nothing_outside_the_central_square_is_hot(tmp_path: Path) -> None:
     assert isinstance(heat, np.ndarray)
 
 
-def test_it_opens_without_training_libraries(released: Path) -> None:
-    program = f"""
-import sys
-class Blocker:
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] in {{"deepspeed", "streaming", "matplotlib", "skimage", "vllm"}}:
-            raise ModuleNotFoundError(name)
-sys.meta_path.insert(0, Blocker())
-import pretrain
-model = pretrain.load({str(released)!r})
-print(tuple(model.encode_text(["A long caption. Of two sentences."]).shape))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
-    assert done.stdout.strip() == "(1, 24)", done.stderr
-
-
-@pytest.mark.parametrize("name", ["model.safetensors", "README.md"])
-def test_a_flipped_byte_is_found(copy: Path, name: str) -> None:
-    content = bytearray((copy / name).read_bytes())
-    content[-1] ^= 1
-    (copy / name).write_bytes(content)
-    with pytest.raises(UserError, match=f"{name} is damaged"):
-        pretrain.load(copy, verify=True)
-
-
-def test_a_missing_file_is_found(copy: Path) -> None:
-    (copy / "evaluation.json").unlink()
-    with pytest.raises(UserError, match=r"evaluation\.json is missing"):
-        pretrain.load(copy, verify=True)
-    (copy / "model.safetensors").unlink()
-    with pytest.raises(UserError, match=r"no model\.safetensors"):
+@pytest.mark.parametrize(
+    "name", ["model.safetensors", "config.json", "tokenizer/bpe_simple_vocab_16e6.txt.gz"]
+)
+def test_what_is_read_is_compared_with_its_checksum(copy: Path, name: str) -> None:
+    flip_last_byte(copy / name)
+    with pytest.raises(UserError, match=f"{name} is damaged: its checksum"):
         pretrain.load(copy)
+    (copy / name).unlink()
+    with pytest.raises(UserError, match=f"{name} is missing, though|neither a run, nor a release"):
+        pretrain.load(copy)
+
+
+def test_all_is_compared_when_asked_for(copy: Path) -> None:
+    (copy / ".git").mkdir()
+    (copy / ".git" / "HEAD").touch()  # of what carries it about
+    pretrain.load(copy, verify=True)
+    (copy / "samples" / "more.json").touch()
+    with pytest.raises(UserError, match=r"more\.json is no part of the release"):
+        pretrain.load(copy, verify=True)
+    (copy / "samples" / "more.json").unlink()
+    flip_last_byte(copy / "README.md")
+    pretrain.load(copy)
+    with pytest.raises(UserError, match=r"README\.md is damaged"):
+        pretrain.load(copy, verify=True)
+    (copy / "README.md").unlink()
+    with pytest.raises(UserError, match=r"README\.md is missing"):
+        pretrain.load(copy, verify=True)
+
+
+def test_a_file_that_was_slipped_in_where_it_would_be_read_is_refused(copy: Path) -> None:
+    (copy / "tokenizer" / "merges.txt").touch()
+    with pytest.raises(UserError, match=r"merges\.txt is no part of the release"):
+        pretrain.load(copy)
+
+
+def test_a_list_of_checksums_that_is_missing_or_odd(copy: Path) -> None:
+    sums = copy / "SHA256SUMS"
+    good = sums.read_text()
+    for line in ("no checksum\n", f"{'0' * 64}  ../outside\n", f"{'0' * 64}  /etc/passwd\n"):
+        sums.write_text(line + good)
+        with pytest.raises(UserError, match="SHA256SUMS is damaged: line 1"):
+            pretrain.load(copy)
+    sums.unlink()
+    with pytest.raises(UserError, match="holds no SHA256SUMS"):
+        pretrain.load(copy)
+    pretrain.load(copy, verify=False)
 
 
 def test_folders_that_are_no_release_are_errors(run: Path, tmp_path: Path) -> None:
@@ -184,16 +226,37 @@ def test_folders_that_are_no_release_are_errors(run: Path, tmp_path: Path) -> No
         pretrain.load(run, verify=True)
 
 
-def test_a_release_that_differs_or_does_not_open_is_refused(
-    run: Path, released: Path, tmp_path: Path
-) -> None:
-    other = load_for_inference(write_run(tmp_path / "other", step=8))
-    outputs = sample_outputs(pretrain.load(released))
-    compare_outputs(outputs, sample_outputs(ReleasedModel(load_for_inference(run))))
-    with pytest.raises(RuntimeError, match="gives another `image`"):
-        compare_outputs(outputs, sample_outputs(ReleasedModel(other)))
-    with pytest.raises(RuntimeError, match="does not open"):
-        outputs_elsewhere(tmp_path)
+def test_samples_that_give_something_else_are_named(copy: Path, tmp_path: Path) -> None:
+    other = ReleasedModel(load_for_inference(write_run(tmp_path / "other", step=8)))
+    with pytest.raises(UserError, match=r"gives another `image` .* differ by up to 0"):
+        check_samples(copy, other)
+    outputs = copy / "samples" / "outputs.safetensors"
+    tensors = load_file(outputs)
+    save_file(tensors | {"similarity": tensors["similarity"] + 3e-5}, outputs)
+    with pytest.raises(UserError, match=r"`similarity` .* up to 3e-05, and 1e-05 is allowed"):
+        check_samples(copy, pretrain.load(copy))
+    with pytest.raises(RuntimeError, match=r"does not open(.|\n)*outputs\.safetensors is damaged"):
+        open_in_fresh_process(copy)
+    outputs.write_bytes(outputs.read_bytes()[:100])
+    with pytest.raises(UserError, match=r"outputs\.safetensors is damaged"):
+        check_samples(copy, pretrain.load(copy))
+    outputs.unlink()
+    with pytest.raises(UserError, match="nothing to compare with"):
+        check_samples(copy, pretrain.load(copy))
+
+
+def test_the_fresh_process_has_no_training_library() -> None:
+    program = """
+import importlib.util
+from pretrain.release.fresh import TRAINING_LIBRARIES, refuse_training_libraries
+there = {name for name in TRAINING_LIBRARIES if importlib.util.find_spec(name)}
+assert {"deepspeed", "streaming", "pyarrow", "matplotlib"} <= there, there
+refuse_training_libraries()
+assert not any(map(importlib.util.find_spec, TRAINING_LIBRARIES))
+import deepspeed
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert "ModuleNotFoundError: import of deepspeed halted" in done.stderr
 
 
 def test_the_card_tells_what_is_known(released: Path) -> None:
@@ -206,17 +269,46 @@ def test_the_card_tells_what_is_known(released: Path) -> None:
     assert "| training samples | 4,321 |" in card
     assert "long 4,300, raw 4,321" in card
     assert "| left out when packing | 7 |" in card
-    assert "licence of images and captions | unknown" in card
+    assert "- Images and captions: unknown." in card
+    assert "| captions written by | unknown |" in card
+    assert "came without a data card" in card
+    assert "license: apache-2.0" in card and "- Weights: apache-2.0." in card
+    assert "| hardware | 2 x CPU |" in card and "| called | CC3M |" in card
+
+
+def test_it_is_called_after_what_it_is(released: Path) -> None:
+    assert released.name == "CAFT-w24d3-8-CC3M-s56-b8"
+    facts = json.loads((released / "release.json").read_text())
+    assert facts["name"] == released.name
+    assert facts["training"]["num_ranks"] == 2
 
 
 def test_figures_of_other_weights_are_not_released(run: Path, tmp_path: Path) -> None:
     other = write_run(tmp_path / "run", step=9)
+    assert evaluation_of(other) == (None, "the run has not been evaluated")
     (other / "evaluation.json").write_text((run / "evaluation.json").read_text())
-    main([f"run={other}", f"output={tmp_path / 'released'}"])
-    assert not (tmp_path / "released" / "evaluation.json").exists()
-    card = (tmp_path / "released" / "README.md").read_text()
-    assert "Unknown: the run was evaluated at another checkpoint (step-00000007)" in card
+    why = "the run was evaluated at another checkpoint (step-00000007)"
+    assert evaluation_of(other) == (None, why)
+    inference = load_for_inference(other)
+    card = write_card(gather_facts(other, inference, Given()), inference.config, None, why)
+    assert f"Unknown: {why}." in card
     assert "| training samples | unknown |" in card
+
+
+def test_figures_of_another_image_size_are_not_those_of_the_release(
+    run: Path, tmp_path: Path
+) -> None:
+    larger = tmp_path / "run"
+    shutil.copytree(run, larger)
+    data = write_boxed_shards(tmp_path / "boxes", 8)
+    evaluate([f"checkpoint={larger}", f"data={data}", "report=false", "image_size=64"])
+    assert json.loads((larger / "evaluation.json").read_text())["image_size"] == 64
+    assert evaluation_of(larger) == (None, "the run was evaluated on images of 64 px, not 32")
+
+
+def evaluation_of(run: Path) -> tuple[dict | None, str]:
+    inference = load_for_inference(run)
+    return matching_evaluation(run, inference.config, describe_weights(inference.weights))
 
 
 def test_mistakes_are_named(run: Path, tmp_path: Path) -> None:
@@ -225,7 +317,9 @@ def test_mistakes_are_named(run: Path, tmp_path: Path) -> None:
         ([f"run={tmp_path}", f"output={tmp_path / 'new'}"], "is not a run"),
         ([f"run={run}", f"output={tmp_path}"], "is no release"),
         ([f"run={run}", f"output={tmp_path / 'new'}", "step=3"], "it has step-00000007"),
-        ([f"run={run}"], "output has no default"),
+        ([f"run={run}", "step=last"], "step=last: it is a number of steps, or ema"),
+        ([f"run={run}", "name=a/b"], "leave out the slash"),
+        ([f"output={tmp_path / 'new'}"], "run has no default"),
     ):
         with pytest.raises(UserError, match=message):
             main(arguments)
@@ -245,7 +339,16 @@ def test_a_file_cut_off_is_named(copy: Path, name: str) -> None:
     path = copy / name
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=f"{name} is damaged"):
-        pretrain.load(copy)
+        pretrain.load(copy, verify=False)
+
+
+def test_a_checkpoint_of_another_architecture_is_named(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run")
+    clip = write_run(tmp_path / "clip", TINY_CLIP)
+    shutil.copy(newest_checkpoint(clip) / WEIGHTS, newest_checkpoint(run) / WEIGHTS)
+    with pytest.raises(UserError, match=r"model\.safetensors does not fit its configuration: "):
+        main([f"run={run}", f"output={tmp_path / 'released'}"])
+    assert not (tmp_path / "released").exists()
 
 
 def test_what_the_model_does_not_read_of_a_text_is_told(released: Path) -> None:
@@ -256,17 +359,3 @@ def test_what_the_model_does_not_read_of_a_text_is_told(released: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         model.encode_text("One sentence. And another one.")
-
-
-def test_figures_of_another_image_size_are_not_those_of_the_release(
-    run: Path, tmp_path: Path
-) -> None:
-    larger = tmp_path / "run"
-    shutil.copytree(run, larger)
-    data = write_boxed_shards(tmp_path / "boxes", 8)
-    evaluate([f"checkpoint={larger}", f"data={data}", "report=false", "image_size=64"])
-    assert json.loads((larger / "evaluation.json").read_text())["image_size"] == 64
-    main([f"run={larger}", f"output={tmp_path / 'released'}"])
-    assert not (tmp_path / "released" / "evaluation.json").exists()
-    card = (tmp_path / "released" / "README.md").read_text()
-    assert "evaluated on images of 64 px, not 32" in card

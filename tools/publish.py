@@ -1,0 +1,103 @@
+"""Puts a release on a model hub; without upload=true it only tells what would be put where.
+
+The folder must be whole (SHA256SUMS), free of pickles, and name no path of this machine. What an
+older release in the same repository had and this one has not is deleted there. The token is that
+of `hf auth login` or of the environment variable HF_TOKEN.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pretrain.release.checksums import SUMS, check_checksums, read_checksums
+from pretrain.release.privacy import private_paths
+from recaption.common.config import ConfigError, UserError, load_config, print_json, run_command
+
+USAGE = f"""usage: python -m tools.publish release=FOLDER repository=OWNER/NAME [upload=true]
+
+{__doc__.strip()}"""
+#: Whatever a release holds is text, numbers or pictures; nothing that runs when it is opened.
+_SUFFIXES = {"", ".gz", ".json", ".md", ".png", ".safetensors", ".txt"}
+
+
+@dataclass
+class PublishConfig:
+    release: str = "???"  # folder of the release
+    repository: str = "???"  # OWNER/NAME on the hub; made if it is not there
+    revision: str = "main"  # branch that is written to
+    private: bool = True  # a repository that is made is seen by its owner only
+    upload: bool = False  # do it
+    message: str = ""  # of the commit; empty: the name of the release
+
+    def __post_init__(self) -> None:
+        if len([part for part in self.repository.split("/") if part]) != 2:
+            raise ConfigError(f"repository={self.repository}: write OWNER/NAME")
+
+
+def main(argv: list[str]) -> None:
+    config = load_config(PublishConfig, argv, USAGE)
+    folder = Path(config.release)
+    sizes = check_publishable(folder)
+    for name, size in sizes.items():
+        print(f"  {size:>15,} bytes  {name}")
+    where = f"{config.repository} (branch {config.revision})"
+    total = f"{len(sizes)} files, {sum(sizes.values()) / 1e6:,.1f} MB"
+    figures: dict[str, Any] = {"num_files": len(sizes), "num_bytes": sum(sizes.values())}
+    if config.upload:
+        figures["url"] = upload(config, list(sizes))
+        print(f"{total} of {folder.resolve().name} are at {figures['url']}")
+        print(f'open it with pretrain.load("hf://{config.repository}")')
+    else:
+        print(f"{total} would go to {where}; nothing was sent: upload=true does it")
+    print_json(argv, figures | {"uploaded": config.upload})
+
+
+def check_publishable(folder: Path) -> dict[str, int]:
+    """File -> its size in bytes, of all that is to be published.
+
+    Raises:
+        UserError: the folder is no whole release, or names a path, or a file could hold code.
+    """
+    check_checksums(folder)
+    names = [*read_checksums(folder), SUMS]
+    for name in names:
+        if Path(name).suffix not in _SUFFIXES:
+            raise UserError(f"{folder / name} may hold code: a release is safetensors and text")
+    paths = private_paths(folder)
+    if paths:
+        raise UserError(f"{folder} names a path of somebody's machine: {paths[0]}")
+    return {name: (folder / name).stat().st_size for name in names}
+
+
+def upload(config: PublishConfig, names: list[str]) -> str:
+    """Sends the files in one commit; returns its address.
+
+    Raises:
+        UserError: the hub cannot be reached, or refuses.
+    """
+    from huggingface_hub import HfApi  # an optional package, and not for telling what would go
+
+    folder = Path(config.release)
+    hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
+    try:
+        hub.create_repo(config.repository, private=config.private, exist_ok=True)
+        if config.revision != "main":
+            hub.create_branch(config.repository, branch=config.revision, exist_ok=True)
+        commit = hub.upload_folder(
+            repo_id=config.repository,
+            folder_path=folder,
+            revision=config.revision,
+            allow_patterns=names,
+            delete_patterns="*",
+            commit_message=config.message or f"Release {folder.resolve().name}",
+        )
+    except (OSError, ValueError) as error:  # of huggingface_hub, all of them
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise UserError(f"{config.repository} cannot be written ({reason})") from None
+    return commit.commit_url
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main, sys.argv[1:]))
