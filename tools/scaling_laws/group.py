@@ -10,7 +10,7 @@ from omegaconf import MISSING
 from recaption.common.errors import UserError
 from tools.scaling_laws.bootstrap import bootstrap_law
 from tools.scaling_laws.describe import Points, describe_law
-from tools.scaling_laws.fitting import FittedLaw, TooFewPoints, fit_law
+from tools.scaling_laws.fitting import FittedLaw, TooFewPoints, check_varies, fit_law
 from tools.scaling_laws.front import pareto_front
 from tools.scaling_laws.laws import ComputeLaw, Floats, JointLaw, Law
 from tools.scaling_laws.results import GroupFit, LawFit, Point
@@ -89,6 +89,7 @@ def fit_group(
         try:
             law = _law(config, kind, group)
             inputs = np.stack([group.numbers[column] for column in law.inputs], axis=1)
+            check_varies(law, inputs[~held_out], values[~held_out])  # before the front is taken
             seed = (config.seed, number, LAWS.index(kind))
             fitted = _fit(config, law, group, inputs, values, used, seed)
         except UserError as error:
@@ -152,11 +153,13 @@ def _fit(
 
 def _hint(config: FitConfig, kind: str, num_points: int, num_held_out: int) -> str:
     """What can be done about too few points."""
-    ways = [f"{key}=false fits less" for key in ("floor",) if getattr(config, key)]
-    if kind == "curve":
-        ways = ["offset=false fits less"] * config.offset + ways
+    ways = []
     if _is_on_front(config, kind):
-        ways = ["fit_on=all takes those off the front, too", *ways]
+        ways.append("fit_on=all takes those off the front, too")
+    if kind == "curve" and config.offset:
+        ways.append("offset=false fits less")
+    if config.floor:
+        ways.append("floor=false fits less")
     held_out = f", {num_held_out} held out" if num_held_out else ""
     return f" (of {num_points}{held_out}); " + ("; ".join(ways) or "train more")
 

@@ -119,8 +119,14 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         if path.suffix == ".parquet":
             table = pyarrow.parquet.read_table(path)
         else:
-            # An empty field is a gap; nan is a number, and one that must be looked at.
-            options = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
+            # All as text: a seed of 007 stays so, an empty field is a gap, and nan is a number that
+            # must be looked at.
+            names = pyarrow.csv.open_csv(path).schema.names
+            options = pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            )
             table = pyarrow.csv.read_csv(path, convert_options=options)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no table: {str(error).splitlines()[0]}") from None
