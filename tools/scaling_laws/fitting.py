@@ -49,6 +49,10 @@ class FittedLaw:
         """Values ``[r, n]`` of each resampled fit."""
         return np.exp(self.law.predict_log(self.replicates, normalise(inputs, self.reference))[0])
 
+    def predict_all(self, inputs: Floats) -> Floats:
+        """Values ``[1 + r, n]``: by the fit, then by each resampled fit."""
+        return np.concatenate([self.predict(inputs)[None], self.predict_replicates(inputs)])
+
     def parameters(self, theta: Floats | None = None) -> dict[str, Floats]:
         """By name, as the formula has them; a floor or an offset at its least is 0."""
         theta = self.theta if theta is None else theta

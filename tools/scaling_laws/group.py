@@ -9,14 +9,17 @@ from omegaconf import MISSING
 
 from recaption.common.errors import UserError
 from tools.scaling_laws.bootstrap import bootstrap_law
+from tools.scaling_laws.compare import Contender
 from tools.scaling_laws.describe import Points, describe_law
 from tools.scaling_laws.fitting import FittedLaw, TooFewPoints, check_varies, fit_law
-from tools.scaling_laws.front import pareto_front
+from tools.scaling_laws.front import optimal_places, pareto_front
 from tools.scaling_laws.laws import ComputeLaw, Floats, JointLaw, Law
 from tools.scaling_laws.results import GroupFit, LawFit, Point
 from tools.scaling_laws.table import Table
 
 LAWS = ("curve", "joint")
+#: Fewer runs than these are no sample of runs: half of their resamplings lack a size.
+_FEWEST_RUNS = 8
 
 
 @dataclass
@@ -40,6 +43,8 @@ class FitConfig:
     joint_size: str = "params"  #: N: params, params_image, params_text, flops_per_sample
     holdout_above: float = math.inf  #: training FLOPs; points above are predicted, not fitted
     compare: list[str] = field(default_factory=list)  #: two methods; both if there are two
+    #: compare by: curve, joint (L(N, D) at the best N and D), auto: the curve if both have one
+    compare_by: str = "auto"
     budgets: list[float] = field(default_factory=list)  #: training FLOPs to find optima for
     huber_delta: float = 1e-3  #: where the loss of a log residual turns linear
     num_replicates: int = 500  #: resamplings of the runs
@@ -47,18 +52,10 @@ class FitConfig:
     seed: int = 0  #: of the resampling
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A fitted L(C) and the smallest and largest training FLOPs of the points it is fitted to."""
-
-    fitted: FittedLaw
-    flops: tuple[float, float]
-
-
 def fit_group(
     config: FitConfig, name: str, group: Table, target: str, number: int
-) -> tuple[GroupFit, Curve | None]:
-    """The fits of one method and target, and its curve if it has one.
+) -> tuple[GroupFit, dict[str, Contender]]:
+    """The fits of one method and target, and by law what it is compared by.
 
     Args:
         config: what to fit.
@@ -82,7 +79,7 @@ def fit_group(
             on_front[part] = pareto_front(flops[part], values[part], config.bins_per_decade)
     laws: list[LawFit] = []
     not_fitted: dict[str, str] = {}
-    curve = None
+    contenders: dict[str, Contender] = {}
     for kind in config.laws or LAWS:
         chosen = on_front if _is_on_front(config, kind) else np.ones(len(group), dtype=bool)
         used = chosen & ~held_out
@@ -107,11 +104,12 @@ def fit_group(
         described = describe_law(fitted, points, to_predict, config.level, config.budgets, rng)
         if not measured.all():
             described.notes.append(f"{(~measured).sum()} rows have no {target}: left out")
+        if note := _runs(group, used)[1]:
+            described.notes.append(note)
         laws.append(described)
-        if kind == "curve":
-            curve = Curve(fitted, (float(flops[used].min()), float(flops[used].max())))
+        contenders[kind] = _contender(name, fitted, flops[used], described)
     rows = _rows(config, group, target, on_front, held_out)
-    return GroupFit(name, target, rows, laws, not_fitted), curve
+    return GroupFit(name, target, rows, laws, not_fitted), contenders
 
 
 def _is_on_front(config: FitConfig, kind: str) -> bool:
@@ -133,6 +131,18 @@ def _law(config: FitConfig, kind: str, group: Table) -> Law:
     return law
 
 
+def _contender(name: str, fitted: FittedLaw, flops: Floats, described: LawFit) -> Contender:
+    def at_best(flops: Floats) -> Floats:
+        assert described.compute_per_sample is not None
+        return optimal_places(fitted, described.compute_per_sample.k, flops)[1]
+
+    def on_curve(flops: Floats) -> Floats:
+        return fitted.predict_all(flops[:, None])
+
+    predict = on_curve if described.law == "curve" else at_best
+    return Contender(name, predict, (float(flops.min()), float(flops.max())))
+
+
 def _fit(
     config: FitConfig,
     law: Law,
@@ -144,10 +154,23 @@ def _fit(
 ) -> FittedLaw:
     inputs, values = inputs[used], values[used]
     fitted = fit_law(law, inputs, values, config.huber_delta)
-    names = group.texts.get("run") or [""] * len(group)
-    runs = np.array([name or f"row {i}" for i, name in enumerate(names)])[used]
+    runs, _ = _runs(group, used)
     return bootstrap_law(
         fitted, inputs, values, runs, config.huber_delta, config.num_replicates, seed
+    )
+
+
+def _runs(group: Table, used: NDArray[np.bool_]) -> tuple[NDArray[np.str_], str | None]:
+    """What is resampled together, and a note if that is not what it should be."""
+    rows = np.array([f"row {i}" for i in range(len(group))])
+    names = np.array(group.texts.get("run", rows))
+    runs = np.where(names == "", rows, names)[used]
+    num_runs = len(np.unique(runs))
+    if num_runs in (len(runs), 0) or num_runs >= _FEWEST_RUNS:
+        return runs, None
+    return rows[used], (
+        f"the {len(runs)} points are branches of {num_runs} runs, too few to resample: they are "
+        "resampled as if each were a run of its own, so the intervals may be too narrow"
     )
 
 

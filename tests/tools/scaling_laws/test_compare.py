@@ -6,7 +6,7 @@ import pytest
 from recaption.common.errors import UserError
 from tests.tools.scaling_laws.synthetic import CURVE, curve, noise
 from tools.scaling_laws.bootstrap import bootstrap_law
-from tools.scaling_laws.compare import Comparison, compare_laws
+from tools.scaling_laws.compare import Comparison, Contender, compare_laws
 from tools.scaling_laws.fitting import FittedLaw, fit_law
 from tools.scaling_laws.laws import ComputeLaw
 
@@ -24,7 +24,17 @@ def fit(seed: int, **changes: float) -> FittedLaw:
 
 
 def compare(first: FittedLaw, second: FittedLaw) -> Comparison:
-    return compare_laws(("caft", "clip"), (first, second), (RANGE, (1e14, 1e18)), "loss", 0.9)
+    return compare_laws(
+        contender("caft", first, RANGE),
+        contender("clip", second, (1e14, 1e18)),
+        "loss",
+        "curve",
+        0.9,
+    )
+
+
+def contender(name: str, fitted: FittedLaw, flops: tuple[float, float]) -> Contender:
+    return Contender(name, lambda at: fitted.predict_all(at[:, None]), flops)
 
 
 def test_a_method_that_is_better_by_a_tenth() -> None:
@@ -73,5 +83,9 @@ def test_methods_that_cross() -> None:
 
 def test_ranges_that_do_not_meet() -> None:
     fitted = fit(1)
+    first, second = (
+        contender(name, fitted, flops)
+        for name, flops in (("caft", (1e15, 1e16)), ("clip", (1e17, 1e18)))
+    )
     with pytest.raises(UserError, match=r"caft from 1e\+15 to 1e\+16 and clip from 1e\+17 to"):
-        compare_laws(("caft", "clip"), (fitted, fitted), ((1e15, 1e16), (1e17, 1e18)), "loss", 0.9)
+        compare_laws(first, second, "loss", "curve", 0.9)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from recaption.common.errors import UserError
@@ -89,20 +90,47 @@ def test_the_same_seed_gives_the_same_intervals(table: Path) -> None:
     assert first["groups"][0]["laws"] != other["groups"][0]["laws"]
 
 
+def rows_of_trunks(num_seeds: int) -> list[dict[str, Any]]:
+    """Ladders without noise but what the four lengths of a size and seed have in common."""
+    rows = []
+    for seed in range(num_seeds):
+        for i, row in enumerate(ladder_rows(scatter=0.0)):
+            row["loss"] *= 1 + 0.02 * ((i // 4 + seed) % 3 - 1)
+            rows.append(row | {"run": f"{row['model']}-{seed}"})
+    return rows
+
+
 def test_branches_of_a_run_are_resampled_together(tmp_path: Path) -> None:
     """Noise that all branches of a run share must widen the intervals."""
-    alone = ladder_rows(scatter=0.0)
-    for i, row in enumerate(alone):
-        row["loss"] *= 1 + 0.02 * (i // 4 % 3 - 1)  # the same for the four lengths of a size
-    shared = [row | {"run": row["model"]} for row in alone]
-    intervals = []
-    for name, rows in (("alone", alone), ("shared", shared)):
+    laws = []
+    for name, changes in (("trunks", {}), ("alone", {"run": ""})):
+        rows = [row | changes for row in rows_of_trunks(num_seeds=2)]
         path = write_rows(tmp_path / f"{name}.csv", rows)
-        law = fit(path, targets=["loss"], laws=["joint"]).groups[0].laws[0]
-        intervals.append(law.parameters["a"])
-    alone_width, shared_width = (interval.high - interval.low for interval in intervals)
-    assert intervals[0].value == pytest.approx(intervals[1].value)
-    assert shared_width > 1.2 * alone_width
+        laws.append(fit(path, targets=["loss"], laws=["joint"]).groups[0].laws[0])
+    trunks, alone = (law.parameters["a"] for law in laws)
+    assert trunks.value == pytest.approx(alone.value)
+    assert trunks.high - trunks.low > 1.2 * (alone.high - alone.low)
+    assert not any("too few to resample" in note for law in laws for note in law.notes)
+
+
+def test_a_handful_of_trunks_is_no_sample_and_says_so(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "t.csv", rows_of_trunks(num_seeds=1))
+    notes = fit(path, targets=["loss"], laws=["joint"]).groups[0].laws[0].notes
+    assert any("24 points are branches of 6 runs, too few to resample" in note for note in notes)
+
+
+def test_methods_are_compared_by_their_joint_laws_where_there_is_no_curve(table: Path) -> None:
+    result = fit(table, targets=["loss"], laws=["joint"])
+    comparison = result.comparisons[0]
+    assert comparison.law == "joint"
+    assert comparison.mean_ratio.high < 1
+    law = next(group for group in result.groups if group.group == "clip").laws[0]
+    parameters = {name: interval.value for name, interval in law.parameters.items()}
+    flops, value = comparison.flops[20], comparison.second_value[20]
+    sizes = np.geomspace(1e5, 1e10, 2001)
+    assert value == pytest.approx(joint(sizes, flops / 6 / sizes, **parameters).min(), rel=1e-4)
+    with pytest.raises(UserError, match="compare: caft has no fitted curve of loss"):
+        fit(table, laws=["joint"], compare=["caft", "clip"], compare_by="curve")
 
 
 def test_a_group_can_be_any_column(tmp_path: Path) -> None:
@@ -113,9 +141,9 @@ def test_a_group_can_be_any_column(tmp_path: Path) -> None:
     assert [(group.group, len(group.laws)) for group in result.groups] == [("drawn", 2), ("web", 0)]
     assert "needs points at 5 places" in result.groups[1].not_fitted["curve"]
     assert result.not_compared == {
-        "drawn against web, loss": "compare: web has no fitted curve of loss"
+        "drawn against web, loss": "compare: web has no fitted curve or joint of loss"
     }
-    with pytest.raises(UserError, match="web has no fitted curve of loss"):
+    with pytest.raises(UserError, match="web has no fitted curve or joint of loss"):
         fit(tmp_path / "t.csv", by="data", targets=["loss"], compare=["drawn", "web"])
 
 
