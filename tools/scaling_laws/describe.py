@@ -63,6 +63,12 @@ def describe_law(
                 f"{name} is not determined: its interval reaches the largest that is tried; fewer "
                 "parameters (offset=false, floor=false) or more points would say more"
             )
+    num_parameters = fitted.law.num_parameters
+    if len(fitted.residuals) < 2 * num_parameters:
+        notes.append(
+            f"{len(fitted.residuals)} points for {num_parameters} parameters: the intervals hold "
+            "the truth somewhat less often than they say"
+        )
     is_curve = isinstance(fitted.law, ComputeLaw)
     described = LawFit(
         law="curve" if is_curve else "joint",

@@ -16,8 +16,9 @@ from tools.scaling_laws.laws import Floats, Law
 #: Best distinct optima of the grid that are polished, and that each resampled fit starts from.
 _NUM_OPTIMA = 3
 _NUM_ITERATIONS = 150
-#: Fewer have no interval that could be believed, however few the parameters.
-_FEWEST_PLACES = 5
+_SPARE_PLACES = 2
+FEWEST_PLACES = 6
+_FEWEST_VALUES = 3
 
 
 class TooFewPoints(UserError):
@@ -73,7 +74,7 @@ def fit_law(law: Law, inputs: Floats, values: Floats, delta: float) -> FittedLaw
         delta: where the Huber loss turns from quadratic to linear.
 
     Raises:
-        TooFewPoints: fewer places than parameters plus one, or than five.
+        TooFewPoints: see ``check_enough``.
         UserError: an input or the values are constant.
     """
     check_varies(law, inputs, values)
@@ -109,14 +110,24 @@ def check_varies(law: Law, inputs: Floats, values: Floats) -> None:
 
 
 def check_enough(law: Law, inputs: Floats) -> None:
-    """Raises: TooFewPoints: ``law`` has as many parameters as there are different inputs."""
+    """Raises: TooFewPoints: ``law`` would go through the points, whatever they are.
+
+    On tables of known laws with one point more than parameters, 90 % intervals held the truth
+    half of the time; with two more, and three values of each input, nearly as often as they say.
+    """
+    needed = max(law.num_parameters + _SPARE_PLACES, FEWEST_PLACES)
     distinct = len(np.unique(inputs, axis=0))
-    needed = max(law.num_parameters + 1, _FEWEST_PLACES)
     if distinct < needed:
         raise TooFewPoints(
             f"{law.formula} has {law.num_parameters} parameters and needs points at {needed} "
             f"places or more; there are {distinct}"
         )
+    for name, column in zip(law.inputs, inputs.T, strict=True):
+        if len(np.unique(column)) < _FEWEST_VALUES:
+            raise TooFewPoints(
+                f"{law.formula} needs {_FEWEST_VALUES} different {name} or more; there are "
+                f"{len(np.unique(column))}"
+            )
 
 
 def normalise(inputs: Floats, reference: Floats) -> Floats:

@@ -11,7 +11,7 @@ from recaption.common.errors import UserError
 from tools.scaling_laws.bootstrap import bootstrap_law
 from tools.scaling_laws.compare import Contender
 from tools.scaling_laws.describe import Points, describe_law
-from tools.scaling_laws.fitting import FittedLaw, TooFewPoints, check_varies, fit_law
+from tools.scaling_laws.fitting import FEWEST_PLACES, FittedLaw, TooFewPoints, check_varies, fit_law
 from tools.scaling_laws.front import optimal_places, pareto_front
 from tools.scaling_laws.laws import ComputeLaw, Floats, JointLaw, Law
 from tools.scaling_laws.results import GroupFit, LawFit, Point
@@ -176,15 +176,11 @@ def _runs(group: Table, used: NDArray[np.bool_]) -> tuple[NDArray[np.str_], str 
 
 def _hint(config: FitConfig, kind: str, num_points: int, num_held_out: int) -> str:
     """What can be done about too few points."""
-    ways = []
-    if _is_on_front(config, kind):
-        ways.append("fit_on=all takes those off the front, too")
-    if kind == "curve" and config.offset:
-        ways.append("offset=false fits less")
-    if config.floor:
-        ways.append("floor=false fits less")
     held_out = f", {num_held_out} held out" if num_held_out else ""
-    return f" (of {num_points}{held_out}); " + ("; ".join(ways) or "train more")
+    way = "more runs are needed"
+    if _is_on_front(config, kind) and num_points - num_held_out >= FEWEST_PLACES:
+        way = "fit_on=all takes those off the front, too, a larger bins_per_decade more of it"
+    return f" (of {num_points}{held_out}); {way}"
 
 
 def _rows(

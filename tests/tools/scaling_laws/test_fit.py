@@ -139,7 +139,7 @@ def test_a_group_can_be_any_column(tmp_path: Path) -> None:
     rows += [row | {"data": "web"} for row in ladder_rows()[:4]]
     result = fit(write_rows(tmp_path / "t.csv", rows), by="data", targets=["loss"])
     assert [(group.group, len(group.laws)) for group in result.groups] == [("drawn", 2), ("web", 0)]
-    assert "needs points at 5 places" in result.groups[1].not_fitted["curve"]
+    assert "needs points at 6 places" in result.groups[1].not_fitted["curve"]
     assert result.not_compared == {
         "drawn against web, loss": "compare: web has no fitted curve or joint of loss"
     }
@@ -166,7 +166,7 @@ def rows_with(**fields: Any) -> list[dict[str, Any]]:
         (
             ladder_rows()[:3],
             {},
-            r"needs points at 5 places or more; there are [23] \(of 3\); fit_on",
+            r"needs points at 6 places or more; there are [23] \(of 3\); more runs",
         ),
         (
             rows_with(flops=1e15, params=1e7),

@@ -68,7 +68,7 @@ def test_refined_resamplings_are_as_good_as_fits_of_their_own() -> None:
 @pytest.mark.parametrize(
     ("flops", "values", "message"),
     [
-        (FLOPS[:3], [3.0, 2.0, 1.0], "needs points at 5 places or more; there are 3"),
+        (FLOPS[:3], [3.0, 2.0, 1.0], "needs points at 6 places or more; there are 3"),
         (np.repeat(FLOPS[:3], 4, axis=0), np.arange(1.0, 13), "there are 3"),
         (np.full((8, 1), 1e15), np.arange(1.0, 9), r"flops is 1e\+15 in all 8 points"),
         (FLOPS, np.full(24, 0.7), "all 24 points have the same value 0.7"),
@@ -79,6 +79,12 @@ def test_points_that_no_law_can_be_fitted_to(
 ) -> None:
     with pytest.raises(UserError, match=message):
         fit_law(ComputeLaw(), flops, np.array(values), DELTA)
+
+
+def test_a_joint_law_needs_three_lengths() -> None:
+    places = ladder(num_sizes=6, num_lengths=2)
+    with pytest.raises(UserError, match="needs 3 different samples or more; there are 2"):
+        fit_law(JointLaw(), places, np.linspace(2, 1, 12), DELTA)
 
 
 def test_a_joint_law_needs_several_sizes() -> None:
