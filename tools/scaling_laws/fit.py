@@ -52,8 +52,8 @@ def fit_table(config: FitConfig) -> FitResult:
     """Fits each law to each target of each method.
 
     Raises:
-        UserError: see ``read_table``; a law that was asked for by name, or every law, cannot be
-            fitted.
+        UserError: see ``read_table``; a law that was asked for by name, or any law, cannot be
+            fitted to any method.
     """
     _check(config)
     table = read_table(config.table, config.format, config.columns, config.where)
@@ -76,9 +76,7 @@ def fit_table(config: FitConfig) -> FitResult:
             fit, contenders[name, target] = fit_group(config, name, group, target, number)
             fits.append(fit)
             progress.advance(note=f"{name} {target}")
-    if not any(fit.laws for fit in fits):
-        reason = next(reason for fit in fits for reason in fit.not_fitted.values())
-        raise UserError(f"{table.path}: {reason}")
+    _check_fitted(table, fits, config.laws)
     comparisons, not_compared = _compare(config, pair, targets, contenders)
     settings = to_dict(config)
     if math.isinf(config.holdout_above):
@@ -129,6 +127,15 @@ def _pair(config: FitConfig, groups: dict[str, Table]) -> list[str]:
                 f"{', '.join(groups)}" + (f"; did you mean {guess!r}?" if guess else "")
             )
     return config.compare or (list(groups) if len(groups) == 2 else [])
+
+
+def _check_fitted(table: Table, fits: list[GroupFit], asked: list[str]) -> None:
+    """Raises: UserError: nothing was fitted, or nothing of what was asked for by name."""
+    fitted = {law.law for fit in fits for law in fit.laws}
+    for law in asked or LAWS:
+        if law not in fitted and (asked or not fitted):
+            reason = next(fit.not_fitted[law] for fit in fits if law in fit.not_fitted)
+            raise UserError(f"{table.path}: {reason}")
 
 
 def _compare(

@@ -18,7 +18,7 @@ from tools.scaling_laws.results import GroupFit, LawFit, Point
 from tools.scaling_laws.table import Table
 
 LAWS = ("curve", "joint")
-#: Fewer runs than these are no sample of runs: half of their resamplings lack a size.
+#: Fewer runs are no sample of runs: of four, a third of the draws have only one or two.
 _FEWEST_RUNS = 8
 
 
@@ -65,7 +65,7 @@ def fit_group(
         number: gives its resampling a seed of its own.
 
     Raises:
-        UserError: a law that was asked for by name cannot be fitted, or there is no ``target``.
+        UserError: no row has the ``target``.
     """
     measured = ~np.isnan(group.numbers[target])
     group = group.select(measured)
@@ -93,10 +93,7 @@ def fit_group(
             hint = ""
             if isinstance(error, TooFewPoints):
                 hint = _hint(config, kind, len(group), int(held_out.sum()))
-            reason = f"{name}, {target}: {error}{hint}"
-            if config.laws:
-                raise UserError(f"{group.path}: {reason}") from None
-            not_fitted[kind] = reason
+            not_fitted[kind] = f"{name}, {target}: {error}{hint}"
             continue
         points = Points(group.texts["name"], inputs, flops, values)
         rng = np.random.default_rng((*seed, 1))

@@ -43,6 +43,12 @@ def test_command(table: Path, tmp_path: Path) -> None:
     ]
     for group in result["groups"]:
         check_group(group, scale=1 if group["target"] == "loss" else 0.25)
+    inside = [
+        prediction["is_inside"]
+        for group in result["groups"]
+        for prediction in group["laws"][1]["held_out"]
+    ]
+    assert sum(inside) >= 0.7 * len(inside)
     loss, error = result["comparisons"]
     for comparison in (loss, error):
         assert (comparison["first"], comparison["second"]) == ("caft", "clip")
@@ -140,6 +146,8 @@ def test_a_group_can_be_any_column(tmp_path: Path) -> None:
     result = fit(write_rows(tmp_path / "t.csv", rows), by="data", targets=["loss"])
     assert [(group.group, len(group.laws)) for group in result.groups] == [("drawn", 2), ("web", 0)]
     assert "needs points at 6 places" in result.groups[1].not_fitted["curve"]
+    asked = fit(tmp_path / "t.csv", by="data", targets=["loss"], laws=["curve"])
+    assert [len(group.laws) for group in asked.groups] == [1, 0]
     assert result.not_compared == {
         "drawn against web, loss": "compare: web has no fitted curve or joint of loss"
     }

@@ -230,7 +230,7 @@ def test_files_that_are_no_table(tmp_path: Path, text: str, message: str) -> Non
         ({"format_name": "openclip"}, "has no column 'gmacs_total'; .*columns.flops="),
         ({"format_name": "laion"}, "format is 'laion'; choose auto or canopy"),
         ({"where": {"metod": "caft"}}, "where.metod=caft: .* the nearest is 'method'"),
-        ({"where": {"method": "siglip"}}, "none of its 24 rows"),
+        ({"where": {"method": "siglip"}}, "none of its 24 rows .*; method has caft"),
     ],
 )
 def test_mistakes_in_what_is_asked(tmp_path: Path, arguments: Any, message: str) -> None:
