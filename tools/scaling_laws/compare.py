@@ -1,0 +1,154 @@
+"""Two methods at equal compute: by how much, how sure, and where they cross."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from recaption.common.errors import UserError
+from tools.scaling_laws.bootstrap import Interval, interval
+from tools.scaling_laws.laws import Floats
+
+_NUM_PLACES = 41
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method as it is compared.
+
+    ``predict`` takes training FLOPs ``[n]`` and returns values ``[1 + r, n]``, by the fit and by
+    each of its r replicates; ``flops`` are the smallest and largest of the points it is fitted to.
+    """
+
+    name: str
+    predict: Callable[[Floats], Floats]
+    flops: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Crossing:
+    """Where the better of the two changes.
+
+    ``share`` of the resampled fits cross within the range, in the same direction; ``flops`` is the
+    interval among those.
+    """
+
+    flops: Interval
+    share: float
+    better_below: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """``first`` against ``second`` over the compute that both cover.
+
+    ``law`` is what they are compared by: ``curve``, or ``joint`` for L(N, D) at the best N and D.
+
+    ``ratio`` is the loss or error of the first over that of the second, below 1 where the first is
+    better, and ``difference`` the first minus the second, each with its interval at every
+    ``flops``; ``probability`` is the share of resampled fits in which the first is better.
+    ``mean_ratio`` is the geometric mean over the range, ``mean_probability`` how sure it is below
+    1. ``trend`` is the ratio at the range's end over that at its beginning: below 1, the first
+    scales better, and ``trend_probability`` says how sure that is.
+    """
+
+    first: str
+    second: str
+    target: str
+    law: str
+    flops: list[float]
+    first_value: list[float]
+    second_value: list[float]
+    ratio: list[Interval]
+    difference: list[Interval]
+    probability: list[float]
+    mean_ratio: Interval
+    mean_probability: float
+    trend: Interval
+    trend_probability: float
+    crossings: list[Crossing]
+
+
+def compare_laws(
+    first: Contender, second: Contender, target: str, law: str, level: float
+) -> Comparison:
+    """Compares two methods over the range that the points of both cover.
+
+    Args:
+        first, second: with as many replicates each, resampled independently.
+        target: ``loss`` or ``error``.
+        law: ``curve`` or ``joint``, as ``Comparison`` says.
+        level: of the intervals, such as 0.9.
+
+    Raises:
+        UserError: the ranges do not overlap.
+    """
+    both = (first, second)
+    low, high = max(c.flops[0] for c in both), min(c.flops[1] for c in both)
+    if low >= high:
+        told = " and ".join(f"{c.name} from {c.flops[0]:.2g} to {c.flops[1]:.2g}" for c in both)
+        raise UserError(f"{told} FLOPs: there is no compute that both cover, to compare them at")
+    flops = np.geomspace(low, high, _NUM_PLACES)
+    first_values, second_values = first.predict(flops), second.predict(flops)
+    differences = first_values - second_values
+    log_ratios = np.log(first_values / second_values)
+    means = log_ratios.mean(axis=1, keepdims=True)
+    trends = log_ratios[:, -1:] - log_ratios[:, :1]
+    return Comparison(
+        first=first.name,
+        second=second.name,
+        target=target,
+        law=law,
+        flops=flops.tolist(),
+        first_value=first_values[0].tolist(),
+        second_value=second_values[0].tolist(),
+        ratio=_intervals(np.exp(log_ratios), level),
+        difference=_intervals(differences, level),
+        probability=_share_below_zero(log_ratios[1:]),
+        mean_ratio=_intervals(np.exp(means), level)[0],
+        mean_probability=_share_below_zero(means[1:])[0],
+        trend=_intervals(np.exp(trends), level)[0],
+        trend_probability=_share_below_zero(trends[1:])[0],
+        crossings=_crossings((first.name, second.name), flops, log_ratios, level),
+    )
+
+
+def _intervals(values: Floats, level: float) -> list[Interval]:
+    """Of each column: the first row between the quantiles of the others."""
+    return [interval(column[0], column[1:], level) for column in values.T]
+
+
+def _share_below_zero(values: Floats) -> list[float]:
+    """Of each column; equal counts half."""
+    share: list[float] = ((values < 0) + 0.5 * (values == 0)).mean(axis=0).tolist()
+    return share
+
+
+def _crossings(
+    names: tuple[str, str], flops: Floats, log_ratios: Floats, level: float
+) -> list[Crossing]:
+    log_ratio, log_ratios = log_ratios[0], log_ratios[1:]
+    crossings = []
+    x = np.log(flops)
+    for i in _sign_changes(log_ratio):
+        rising = log_ratio[i] < 0  # the first is better below
+        places = [
+            _root(x, row, j)
+            for row in log_ratios
+            for j in _sign_changes(row)
+            if (row[j] < 0) == rising
+        ]
+        share = np.mean([any((r[j] < 0) == rising for j in _sign_changes(r)) for r in log_ratios])
+        at = _root(x, log_ratio, i)
+        flops_at = interval(np.exp(at), np.exp(places or [at]), level)
+        crossings.append(Crossing(flops_at, float(share), names[0] if rising else names[1]))
+    return crossings
+
+
+def _sign_changes(values: Floats) -> list[int]:
+    return np.flatnonzero(np.signbit(values[:-1]) != np.signbit(values[1:])).tolist()
+
+
+def _root(x: Floats, values: Floats, i: int) -> float:
+    """Between the places i and i + 1, on a straight line."""
+    return float(x[i] - values[i] * (x[i + 1] - x[i]) / (values[i + 1] - values[i]))
