@@ -73,6 +73,23 @@ class PartTextEncoder(nn.Module):
         assert isinstance(last, Block)
         return packing.restore(self.norm(last(x, packing=packing, only_one=True)))
 
+    def encode_padded(self, tokens: Tensor) -> Tensor:
+        """What `forward` gives, of operations that do not depend on the texts: for exports.
+
+        Args:
+            tokens: (R, N) int64, each text with anything below its end token, the largest number
+                of all, behind it; N at most the context length.
+
+        Returns:
+            (R, width).
+        """
+        x = self.token_embedding(tokens) + self.positions[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x, causal=True)
+        ends = tokens.argmax(dim=1)[:, None, None].expand(-1, 1, x.shape[2])
+        features: Tensor = self.norm(x.gather(1, ends).squeeze(1))
+        return features
+
     def _pack(self, tokens: Tensor, offsets: Tensor) -> Packing:
         device = tokens.device
         is_half = torch.is_autocast_enabled(device.type) or self.positions.dtype != torch.float32
