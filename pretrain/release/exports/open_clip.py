@@ -24,9 +24,8 @@ from pretrain.release.exports.check import (
 )
 from pretrain.release.importers.keys import export_state
 from pretrain.release.importers.open_clip import open_clip_keys
-from pretrain.release.importers.open_clip_config import preprocessing, to_open_clip
+from pretrain.release.importers.open_clip_config import CONFIG, preprocessing, to_open_clip
 
-CONFIG = "open_clip_config.json"
 WEIGHTS = "open_clip_model.safetensors"
 
 

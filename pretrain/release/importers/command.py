@@ -16,7 +16,7 @@ from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective
 from pretrain.release.importers.keys import import_state
 from pretrain.release.importers.methods import METHODS
-from pretrain.release.importers.open_clip_config import named_model
+from pretrain.release.importers.open_clip_config import named_model, named_resize
 from pretrain.release.importers.openai import openai_model
 from pretrain.release.importers.torchscript import is_torchscript, read_torchscript
 from recaption.common.config import (
@@ -90,7 +90,7 @@ def import_checkpoint(config: ImportConfig) -> int:
         data=DataConfig(
             train="unknown",
             captions=CaptionsConfig(method.captions),
-            image=ImageConfig(method.resize),
+            image=ImageConfig(named_resize(config.architecture) or method.resize),
         ),
     )
     folder = checkpoint_folder(output, 0)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 from open_clip import CLIPTextCfg, CLIPVisionCfg, get_model_config
@@ -12,6 +13,7 @@ from pretrain.models.image.vit import VitConfig
 from pretrain.models.registry import ImageConfig, ModelConfig, TextConfig
 from pretrain.models.text.part import PartTextConfig
 from recaption.common.config import ConfigError, UserError, nearest_name
+from recaption.common.files import read_json
 
 #: open_clip's field -> ours, of a `VitConfig`.
 _VISION = {
@@ -33,6 +35,10 @@ _VISION_RULES = ("image_size", "head_width", "no_ln_pre", "norm_kwargs")
 _NO_MATTER = ("patch_dropout", "output_tokens", "pos_embed_type")
 _PAIR = ("embed_dim", "vision_cfg", "text_cfg", "quick_gelu")
 _STARTS = ("init_logit_scale", "init_logit_bias", "nonscalar_logit_scale")
+
+#: The description in a folder, and the beginning of such a folder's name.
+CONFIG = "open_clip_config.json"
+_LOCAL = "local-dir:"
 
 _NORM_EPS = 1e-5  # of open_clip's LayerNorms, where its configuration does not say
 
@@ -151,6 +157,24 @@ def preprocessing(resize: str) -> dict[str, Any]:
         "interpolation": "bicubic",
         "resize_mode": resize,
     }
+
+
+def named_resize(name: str) -> str | None:
+    """How the folder of a name `local-dir:FOLDER` has pictures resized; None if it does not say.
+
+    Raises:
+        ConfigError: it prepares pictures in another way than ours.
+    """
+    if not name.startswith(_LOCAL):
+        return None
+    given = read_json(Path(name.removeprefix(_LOCAL)) / CONFIG).get("preprocess_cfg", {})
+    resize: str | None = given.get("resize_mode")
+    for key, value in preprocessing(resize or "").items():
+        if key in given and given[key] != value:
+            raise ConfigError(f"{name}: {key}={given[key]} is not supported, only {value}")
+    if resize not in (None, "squash", "shortest"):
+        raise ConfigError(f"{name}: resize_mode={resize} is not supported")
+    return resize
 
 
 def _refuse_others(
