@@ -24,6 +24,8 @@ from tests.places import CHECKOUT
 from tests.pretrain.trainruns import TINY
 from tests.pretrain.untrained import TINY_CLIP, write_run
 
+#: A pooling less than usual: tracing takes time.
+TWO_STAGES = ["model.image.hierarchical.depths=[1,1]", "model.image.hierarchical.num_clusters=[4]"]
 TEXTS = ["a red kite above a green hill", "On the left stands a tall tree, near a bench"]
 
 
@@ -47,7 +49,7 @@ def clip(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def caft(tmp_path_factory):
-    return write_noisy_run(tmp_path_factory.mktemp("exports") / "caft", TINY)
+    return write_noisy_run(tmp_path_factory.mktemp("exports") / "caft", TINY, *TWO_STAGES)
 
 
 def expected_features(run, captions=TEXTS):

@@ -1,15 +1,17 @@
 """transformers' `Auto` classes open an export; a release opens by the model's own class."""
 
+import json
+import shutil
+
 import pytest
 import torch
 
 import pretrain
-from pretrain.inference import load_for_inference
-from pretrain.release.command import main as release
+from pretrain.inference import RELEASE_CONFIG, RELEASE_TOKENIZER, load_for_inference
 from pretrain.release.exports.check import sample_pictures
 from pretrain.release.exports.command import main
 from pretrain.release.sample import CAPTIONS
-from recaption.common.config import UserError
+from recaption.common.config import UserError, to_dict
 from tests.pretrain.trainruns import TINY
 from tests.pretrain.untrained import TINY_CLIP, write_run
 
@@ -74,11 +76,13 @@ def test_saved_and_opened_again(folder, tmp_path):
 
 def test_a_release_opens_by_its_class(tmp_path):
     run = write_run(tmp_path / "run", TINY)
-    released = tmp_path / "released"
-    release([f"run={run}", f"output={released}"])
+    original, released = load_for_inference(run), tmp_path / "released"
+    original.tokenizer.save(released / RELEASE_TOKENIZER)
+    (released / RELEASE_CONFIG).write_text(json.dumps(to_dict(original.config)))
+    shutil.copy(original.weights, released)
+    assert load_for_inference(released).source == released  # it is what a release is
     model = canopy.CanopyModel.from_pretrained(released)
     inputs = canopy.CanopyProcessor.from_pretrained(released)(images=sample_pictures())
-    original = load_for_inference(run)
     with torch.inference_mode():
         found = model.get_image_features(**inputs)
         pixels = torch.stack([original.preprocess(picture) for picture in sample_pictures()])
