@@ -213,7 +213,7 @@ def test_a_torchscript_archive_runs_nothing(openai, tmp_path):
                 content = pickle.dumps(Touch(tmp_path / "touched"))
             target.writestr(name, content)
     config = ImportConfig(str(bad), str(tmp_path / "run"), "openai")
-    with pytest.raises(UserError, match=r"names pathlib\S*\.Path\S*, which is no tensor|pathlib"):
+    with pytest.raises(UserError, match="which is no tensor"):
         import_checkpoint(config)
     assert not (tmp_path / "touched").exists()
     good.write_bytes(good.read_bytes()[:-300])
