@@ -1,4 +1,4 @@
-"""``python -m pretrain train | plan | preflight | import | evaluate | release``."""
+"""``python -m pretrain train | plan | preflight | import | evaluate | release | export``."""
 
 import importlib
 import sys
@@ -13,6 +13,7 @@ _COMMANDS = {
     "evaluate": ("pretrain.evaluate", "retrieval, localisation and an HTML report"),
     "import": ("pretrain.release.importers.command", "open a published checkpoint as a run"),
     "release": ("pretrain.release", "write a folder that opens in three lines"),
+    "export": ("pretrain.release.exports.command", "write a model for another library"),
 }
 #: Started on every rank by torchrun or srun.
 _ON_ALL_RANKS = ("train", "preflight")

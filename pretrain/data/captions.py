@@ -77,6 +77,11 @@ def evaluation_texts(captions: Captions, config: CaptionsConfig, source: str) ->
     return evaluation_parts(longest, config.parts.num_parts, config.parts.max_sentences)
 
 
+def texts_of_caption(caption: str, config: CaptionsConfig) -> list[str]:
+    """The texts that a model reads of a caption; one too short to have sentences is its own."""
+    return evaluation_texts({"": split_caption(caption) or [caption]}, config, "")
+
+
 def num_texts(config: CaptionsConfig) -> int:
     """K, texts an image in training."""
     if config.name == "whole":

@@ -70,6 +70,11 @@ class Tokenizer:
         self._special_words = dict(self._bpe.cache)
 
     @property
+    def path(self) -> Path:
+        """The file of the merges."""
+        return self._bpe_path
+
+    @property
     def vocab_size(self) -> int:
         return self._bpe.vocab_size
 

@@ -51,12 +51,21 @@ def training_transform(config: ImageConfig, size: int) -> Callable[[Image.Image,
 
 
 def evaluation_transform(config: ImageConfig, size: int) -> Callable[[Image.Image], Tensor]:
-    """A function of a picture that gives (3, size, size) uint8."""
+    """A function of a picture that gives (3, size, size) uint8, the very pixels of open_clip's.
+
+    For `shortest` that is torchvision's `Resize` and `CenterCrop`: whole pixels are cut off the
+    resized picture, so that what is seen may be half a pixel beside `seen_box`.
+    """
 
     def transform(image: Image.Image) -> Tensor:
-        width, height = image.size
-        left, top, right, bottom = seen_box(width, height, config)
-        return _resize(image, (left * width, top * height, right * width, bottom * height), size)
+        resized = (size, size)
+        if config.resize == "shortest":
+            shortest = min(image.size)
+            resized = (size * image.width // shortest, size * image.height // shortest)
+        left, top = (round((length - size) / 2) for length in resized)
+        pixels = image.convert("RGB").resize(resized, Image.Resampling.BICUBIC)
+        pixels = pixels.crop((left, top, left + size, top + size))
+        return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
 
     return transform
 
@@ -126,8 +135,3 @@ def _crop_and_resize(image: Image.Image, box: Box, factor: int, size: int) -> Te
 def _whole_pixels(start: float, end: float, length: int) -> tuple[int, int]:
     first = min(round(start), length - 1)
     return first, min(max(round(end), first + 1), length)
-
-
-def _resize(image: Image.Image, box: Box, size: int) -> Tensor:
-    resized = image.convert("RGB").resize((size, size), Image.Resampling.BICUBIC, box=box)
-    return torch.from_numpy(np.array(resized)).permute(2, 0, 1).contiguous()

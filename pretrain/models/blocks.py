@@ -1,5 +1,8 @@
 """The transformer block that every tower shares."""
 
+from collections.abc import Callable
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,11 +12,21 @@ from pretrain.ops.packing import Packing
 from pretrain.ops.recompute import Recomputing
 
 
+def quick_gelu(x: Tensor) -> Tensor:
+    """x sigmoid(1.702 x), the approximation of GELU that OpenAI's CLIP was trained with."""
+    return x * torch.sigmoid(1.702 * x)
+
+
+#: Name in configurations -> what stands between the two layers of an MLP.
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"gelu": F.gelu, "quick_gelu": quick_gelu}
+
+
 class Mlp(nn.Module):
     """Linear, GELU, Linear; keeps the hidden features only before the GELU."""
 
-    def __init__(self, width: int, hidden: int) -> None:
+    def __init__(self, width: int, hidden: int, activation: str = "gelu") -> None:
         super().__init__()
+        self.activation = ACTIVATIONS[activation]
         self.fc1 = Linear(width, hidden)
         self.fc2 = Linear(hidden, width)
 
@@ -23,7 +36,7 @@ class Mlp(nn.Module):
             hidden = self.fc1(x)
         else:
             hidden = normed_linear(x, norm, self.fc1.weight, self.fc1.bias)
-        return linear_of(F.gelu, self.fc2.weight, self.fc2.bias, hidden)
+        return linear_of(self.activation, self.fc2.weight, self.fc2.bias, hidden)
 
 
 class Block(Recomputing):
@@ -35,13 +48,18 @@ class Block(Recomputing):
     """
 
     def __init__(
-        self, width: int, num_heads: int, mlp_ratio: float = 4.0, eps: float = 1e-5
+        self,
+        width: int,
+        num_heads: int,
+        mlp_ratio: float = 4.0,
+        eps: float = 1e-5,
+        activation: str = "gelu",
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
         self.attention = Attention(width, num_heads)
         self.norm2 = nn.LayerNorm(width, eps=eps)
-        self.mlp = Mlp(width, int(width * mlp_ratio))
+        self.mlp = Mlp(width, int(width * mlp_ratio), activation)
 
     def forward(
         self,

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pretrain.checkpoint import WEIGHTS
-from pretrain.data.captions import evaluation_texts, split_caption
+from pretrain.data.captions import texts_of_caption
 from pretrain.data.transforms import seen_box
 from pretrain.evaluate.encode import batches, encode_images, encode_sentences, encode_texts
 from pretrain.evaluate.maps import normalised, pixel_maps
@@ -100,11 +100,7 @@ class ReleasedModel:
 
     def _text_features(self, captions: Sequence[str]) -> TextFeatures:
         config = self.inference.config.data.captions
-        texts = [
-            # Too short to have sentences, a caption is its own only one.
-            evaluation_texts({"": split_caption(_not_empty(c)) or [c]}, config, "")
-            for c in captions
-        ]
+        texts = [texts_of_caption(_not_empty(caption), config) for caption in captions]
         self._warn_of_cut(text for texts_of_caption in texts for text in texts_of_caption)
         return encode_texts(self.inference, texts, _BATCH_SIZE)
 

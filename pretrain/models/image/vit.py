@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from pretrain.models.blocks import Block, Blocks, init_image_weights
+from pretrain.models.blocks import ACTIVATIONS, Block, Blocks, init_image_weights
 from pretrain.models.features import ImageFeatures
 from pretrain.models.image.positions import resize_learned, sincos_positions
 from pretrain.ops.linear import Linear
@@ -26,9 +26,11 @@ class VitConfig:
     pre_norm: bool = False
     patch_bias: bool = True
     norm_eps: float = 1e-6  # of the LayerNorms; 1e-5 in CLIP's towers
+    activation: str = "gelu"  # of the blocks' MLPs: gelu, or quick_gelu (OpenAI's CLIP)
 
     def __post_init__(self) -> None:
         check_choice("model.image.vit.pool", self.pool, ("cls", "mean"))
+        check_choice("model.image.vit.activation", self.activation, ACTIVATIONS)
         check_at_least(1, {"model.image.vit.depth": self.depth})
 
 
@@ -65,7 +67,13 @@ class VisionTransformer(nn.Module):
         )
         self.blocks = Blocks(
             *(
-                Block(config.width, config.num_heads, config.mlp_ratio, config.norm_eps)
+                Block(
+                    config.width,
+                    config.num_heads,
+                    config.mlp_ratio,
+                    config.norm_eps,
+                    config.activation,
+                )
                 for _ in range(config.depth)
             )
         )

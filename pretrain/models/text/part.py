@@ -6,10 +6,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from pretrain.models.blocks import Block, init_text_weights
+from pretrain.models.blocks import ACTIVATIONS, Block, init_text_weights
 from pretrain.ops.attention import has_variable_length_kernel
 from pretrain.ops.packing import Packing, pack_as_they_come, pack_by_length
-from recaption.common.config import ConfigError, check_at_least
+from recaption.common.config import ConfigError, check_at_least, check_choice
 
 
 @dataclass
@@ -21,8 +21,10 @@ class PartTextConfig:
     num_heads: int = 8  # heads
     context_length: int = 77  # longest text in tokens, start and end included
     vocab_size: int = 49408  # tokens of the tokenizer
+    activation: str = "gelu"  # of the blocks' MLPs: gelu, or quick_gelu (OpenAI's CLIP)
 
     def __post_init__(self) -> None:
+        check_choice("model.text.part.activation", self.activation, ACTIVATIONS)
         check_at_least(1, {"model.text.part.num_layers": self.num_layers})
 
 
@@ -40,7 +42,8 @@ class PartTextEncoder(nn.Module):
         self.token_embedding = nn.Embedding(config.vocab_size, config.width)
         self.positions = nn.Parameter(torch.empty(config.context_length, config.width))
         self.blocks = nn.ModuleList(
-            Block(config.width, config.num_heads) for _ in range(config.num_layers)
+            Block(config.width, config.num_heads, activation=config.activation)
+            for _ in range(config.num_layers)
         )
         self.norm = nn.LayerNorm(config.width)
         nn.init.normal_(self.token_embedding.weight, std=0.02)
@@ -69,6 +72,23 @@ class PartTextEncoder(nn.Module):
             x = block(x, packing=packing)
         assert isinstance(last, Block)
         return packing.restore(self.norm(last(x, packing=packing, only_one=True)))
+
+    def encode_padded(self, tokens: Tensor) -> Tensor:
+        """What `forward` gives, of operations that do not depend on the texts: for exports.
+
+        Args:
+            tokens: (R, N) int64, each text with anything below its end token, the largest number
+                of all, behind it; N at most the context length.
+
+        Returns:
+            (R, width).
+        """
+        x = self.token_embedding(tokens) + self.positions[: tokens.shape[1]]
+        for block in self.blocks:
+            x = block(x, causal=True)
+        ends = tokens.argmax(dim=1)[:, None, None].expand(-1, 1, x.shape[2])
+        features: Tensor = self.norm(x.gather(1, ends).squeeze(1))
+        return features
 
     def _pack(self, tokens: Tensor, offsets: Tensor) -> Packing:
         device = tokens.device

@@ -1,9 +1,7 @@
 """The command: a published checkpoint becomes a run that can be evaluated and released."""
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -12,14 +10,17 @@ from pretrain.checkpoint import COMPLETE, CONFIG, WEIGHTS, checkpoint_folder
 from pretrain.config import PretrainConfig
 from pretrain.data.captions import CaptionsConfig
 from pretrain.data.config import DataConfig
-from pretrain.models.dual import DualEncoder
+from pretrain.data.transforms import ImageConfig
 from pretrain.models.published_weights import read_state_dict
 from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective
-from pretrain.release.importers.caft import caft_computed, caft_keys
-from pretrain.release.importers.flair import flair_keys
-from pretrain.release.importers.keys import Key, import_state
+from pretrain.release.importers.keys import import_state
+from pretrain.release.importers.methods import METHODS
+from pretrain.release.importers.open_clip_config import named_model, named_resize
+from pretrain.release.importers.openai import openai_model
+from pretrain.release.importers.torchscript import is_torchscript, read_torchscript
 from recaption.common.config import (
+    ConfigError,
     UserError,
     check_choice,
     load_config,
@@ -27,39 +28,33 @@ from recaption.common.config import (
     write_config,
 )
 
-USAGE = """usage: python -m pretrain import MODEL.yaml weights=FILE output=RUN [method=...] [--json]
+USAGE = """usage: python -m pretrain import [MODEL.yaml] weights=FILE output=RUN [method=M] [--json]
 
-Writes the run folder RUN with one checkpoint, which `evaluate` and `release` take as any other:
+Writes the run folder RUN with one checkpoint, which `evaluate`, `release` and `export` take as any
+other. What model the weights are of:
 
-  configs/model/caft_b_published.yaml   method=caft, the base size of the CAFT authors
-  configs/model/flair_b.yaml            method=flair"""
-
-
-class Method(NamedTuple):
-    """How a method's checkpoints are read."""
-
-    keys: Callable[[DualEncoder], Iterable[Key]]
-    computed: Callable[[DualEncoder], dict[str, Tensor]]
-    captions: str  # how captions are read in evaluation
-
-
-METHODS = {
-    "caft": Method(caft_keys, caft_computed, "parts"),
-    "flair": Method(flair_keys, lambda _: {}, "diverse"),
-}
+  method=caft       MODEL.yaml, as configs/model/caft_b_published.yaml
+  method=flair      MODEL.yaml, as configs/model/flair_b.yaml
+  method=open_clip  architecture=ViT-B-32, any name that open_clip knows, or MODEL.yaml
+  method=openai     the weights tell it"""
 
 
 @dataclass
 class ImportConfig:
     """What is imported."""
 
-    weights: str = "???"  # the published state dict: .safetensors, or a file of torch.save
+    # the published state dict: .safetensors, a file of torch.save, or OpenAI's TorchScript archive
+    weights: str = "???"
     output: str = "???"  # run folder to write; it must not exist
-    method: str = "caft"  # whose names and objective: caft or flair
+    method: str = "caft"  # whose names and objective: caft, flair, open_clip or openai
     model: ModelConfig = field(default_factory=ModelConfig)
+    # of open_clip: a name that it knows (ViT-B-32), or local-dir:FOLDER; empty: as model.* says
+    architecture: str = ""
 
     def __post_init__(self) -> None:
         check_choice("method", self.method, METHODS)
+        if self.architecture and self.method != "open_clip":
+            raise ConfigError(f"architecture={self.architecture} goes with method=open_clip alone")
 
 
 def main(argv: list[str]) -> None:
@@ -78,17 +73,25 @@ def import_checkpoint(config: ImportConfig) -> int:
     output = Path(config.output)
     if output.exists():
         raise UserError(f"{output} is there already: give another folder")
-    published = read_state_dict(config.weights)
-    model = build_model(config.model)
-    objective = build_objective(ObjectiveConfig(config.method), config.model.embed_dim)
+    published, method = read_published(config.weights), METHODS[config.method]
+    model_config = _model_config(config, published)
+    objective_config = ObjectiveConfig(method.objective(published))
+    model = build_model(model_config)
+    objective = build_objective(objective_config, model_config.embed_dim)
     pair = nn.ModuleDict({"model": model, "objective": objective})
-    method = METHODS[config.method]
-    state = import_state(published, method.keys(model), method.computed(model), pair.state_dict())
+    computed = method.computed(model)
+    if method.is_lenient:
+        computed = {name: tensor for name, tensor in computed.items() if name in published}
+    state = import_state(published, method.keys(model, objective), computed, pair.state_dict())
     run = PretrainConfig(
         run=str(output),
-        model=config.model,
-        objective=ObjectiveConfig(config.method),
-        data=DataConfig(train="unknown", captions=CaptionsConfig(method.captions)),
+        model=model_config,
+        objective=objective_config,
+        data=DataConfig(
+            train="unknown",
+            captions=CaptionsConfig(method.captions),
+            image=ImageConfig(named_resize(config.architecture) or method.resize),
+        ),
     )
     folder = checkpoint_folder(output, 0)
     folder.mkdir(parents=True)
@@ -96,3 +99,22 @@ def import_checkpoint(config: ImportConfig) -> int:
     save_file(state, folder / WEIGHTS)
     (folder / COMPLETE).write_text("")
     return len(published)
+
+
+def read_published(path: str) -> dict[str, Tensor]:
+    """Tensors by their published names, on the CPU. Raises: UserError: see `read_state_dict`."""
+    if is_torchscript(Path(path)):
+        return read_torchscript(Path(path))
+    return read_state_dict(path)
+
+
+def _model_config(config: ImportConfig, published: dict[str, Tensor]) -> ModelConfig:
+    if config.method == "openai":
+        if config.model != ModelConfig():
+            raise ConfigError("the weights of method=openai tell their sizes: leave model.* out")
+        return openai_model(published)
+    if config.architecture:
+        if config.model != ModelConfig():
+            raise ConfigError(f"architecture={config.architecture} and model.*: give one of them")
+        return named_model(config.architecture)
+    return config.model

@@ -20,12 +20,14 @@ class Key:
         own: its name here; several where the published one is their concatenation.
         transposed: it is a matrix that is multiplied from the other side.
         shape: its shape there, where the same numbers have another one here.
+        dtype: its type there, where it is another one there; ours is float32.
     """
 
     published: str
     own: tuple[str, ...]
     transposed: bool = False
     shape: tuple[int, ...] | None = None
+    dtype: torch.dtype | None = None
 
 
 def same(published: str, own: str, names: Iterable[str]) -> Iterator[Key]:
@@ -95,7 +97,9 @@ def import_state(
         raise UserError(f"the checkpoint {what} {name}: is it of the model that was configured?")
     for name, tensor in computed.items():
         stored = published[name]
-        if stored.shape != tensor.shape or not torch.allclose(stored.float(), tensor, atol=1e-5):
+        if stored.shape != tensor.shape or not torch.allclose(
+            stored.double(), tensor.double(), atol=1e-5
+        ):
             raise UserError(f"{name} is not what the configured model computes")
     imported = rename(published, keys)
     missing = sorted(expected.keys() - imported.keys())
@@ -118,11 +122,27 @@ def import_state(
 def export_state(
     own: Mapping[str, Tensor], keys: Iterable[Key], computed: Mapping[str, Tensor]
 ) -> State:
-    """The reverse of `import_state`: our tensors under their published names."""
+    """The reverse of `import_state`: our tensors under their published names.
+
+    Raises:
+        UserError: a tensor's numbers do not exist in the type that it is published in.
+    """
     exported = dict(computed)
     for key in keys:
         tensor = torch.cat([own[name] for name in key.own]) if len(key.own) > 1 else own[key.own[0]]
         tensor = tensor.T if key.transposed else tensor
         tensor = tensor if key.shape is None else tensor.reshape(key.shape)
-        exported[key.published] = tensor.contiguous()
+        exported[key.published] = _as_published(key, tensor).contiguous()
     return exported
+
+
+def _as_published(key: Key, tensor: Tensor) -> Tensor:
+    if key.dtype is None:
+        return tensor
+    converted = tensor.to(key.dtype)
+    if not torch.equal(converted.to(tensor.dtype), tensor):
+        raise UserError(
+            f"{key.published} is published in {key.dtype}, which would round the weights: they "
+            "were trained further; export to a layout in float32"
+        )
+    return converted

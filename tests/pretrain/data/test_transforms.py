@@ -5,6 +5,7 @@ from random import Random
 import numpy as np
 import pytest
 import torch
+from open_clip.transform import PreprocessCfg, image_transform_v2
 from PIL import Image
 
 from pretrain.data.transforms import (
@@ -146,3 +147,14 @@ def test_pictures_of_other_modes(mode: str) -> None:
     crop, full, _ = crops(buffer.getvalue(), 40, 1.0, 0)
     assert crop.shape == (3, 40, 40)
     assert (crop.float() - full.float()).abs().mean() < 3
+
+
+@pytest.mark.parametrize("size", [(97, 41), (41, 97), (64, 48), (32, 33), (500, 375), (20, 20)])
+@pytest.mark.parametrize("resize", ["shortest", "squash"])
+def test_evaluation_sees_the_pixels_that_open_clip_sees(size: tuple[int, int], resize: str) -> None:
+    noise = np.random.default_rng(0).integers(0, 255, (size[1], size[0], 3), np.uint8)
+    image = Image.fromarray(noise)
+    cfg = PreprocessCfg(size=32, resize_mode=resize)
+    expected = image_transform_v2(cfg, is_train=False)(image)
+    found = normalise(evaluation_transform(ImageConfig(resize=resize), 32)(image))
+    torch.testing.assert_close(found, expected)

@@ -64,3 +64,17 @@ def test_the_kernel_is_asked_for_in_any_precision_but_float32(precision, monkeyp
 def test_where_the_fused_kernel_works(device, head_width, capability, has_it, monkeypatch):
     monkeypatch.setattr(attention.torch.cuda, "get_device_capability", lambda _: capability)
     assert has_variable_length_kernel(torch.device(device), head_width) == has_it
+
+
+def test_padded_texts_give_the_same_as_packed_ones():
+    torch.manual_seed(0)
+    encoder = PartTextEncoder(PartTextConfig(24, 3, 2, 8, 40, activation="quick_gelu")).eval()
+    texts = [
+        torch.cat([torch.randint(39, (length - 1,)), torch.tensor([39])]) for length in LENGTHS
+    ]
+    padded = torch.zeros(len(texts), 8, dtype=torch.int64)
+    for row, text in zip(padded, texts, strict=True):
+        row[: len(text)] = text
+    expected = encoder(torch.cat(texts), torch.tensor([0, *LENGTHS]).cumsum(0))
+    torch.testing.assert_close(encoder.encode_padded(padded), expected)
+    torch.testing.assert_close(encoder.encode_padded(padded[1:2, :2]), expected[1:2])

@@ -1,0 +1,1 @@
+"""Trained models written for other libraries, each compared with the original after reopening."""

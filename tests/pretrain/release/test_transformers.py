@@ -1,0 +1,94 @@
+"""transformers' `Auto` classes open an export; a release opens by the model's own class."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import pretrain
+from pretrain.inference import RELEASE_CONFIG, RELEASE_TOKENIZER, load_for_inference
+from pretrain.release.exports.check import sample_pictures
+from pretrain.release.exports.command import main
+from pretrain.release.sample import CAPTIONS
+from recaption.common.config import UserError, to_dict
+from tests.pretrain.trainruns import TINY
+from tests.pretrain.untrained import TINY_CLIP, write_run
+
+transformers = pytest.importorskip("transformers", reason="transformers is not installed")
+canopy = pytest.importorskip("pretrain.release.transformers")
+
+
+@pytest.fixture(scope="module", params=["caft", "clip"])
+def run(request, tmp_path_factory):
+    config = {"caft": TINY, "clip": TINY_CLIP}[request.param]
+    return write_run(tmp_path_factory.mktemp("transformers") / request.param, config)
+
+
+@pytest.fixture(scope="module")
+def folder(run):
+    output = run.parent / "exported"
+    main(["to=transformers", f"run={run}", f"output={output}"])
+    return output
+
+
+def test_the_auto_classes_open_it(run, folder):
+    model = transformers.AutoModel.from_pretrained(folder)
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    assert type(model) is canopy.CanopyModel and type(processor) is canopy.CanopyProcessor
+    inputs = processor(text=CAPTIONS, images=sample_pictures())
+    original = pretrain.load(run)
+    with torch.inference_mode():
+        output = model(**inputs)
+    expected = original.similarity(sample_pictures(), CAPTIONS)
+    torch.testing.assert_close(output.logits_per_image, expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(output.logits_per_text, expected.T, rtol=1e-5, atol=1e-5)
+    images, texts = original.encode_image(sample_pictures()), original.encode_text(CAPTIONS)
+    torch.testing.assert_close(output.image_embeds, images, rtol=0, atol=1e-5)
+    torch.testing.assert_close(output.text_embeds, texts, rtol=0, atol=1e-5)
+
+
+def test_features_alone_and_without_a_mask(run, folder):
+    model = transformers.AutoModel.from_pretrained(folder)
+    inputs = transformers.AutoProcessor.from_pretrained(folder)(text=CAPTIONS[1])
+    assert set(inputs) == {"input_ids", "attention_mask"}
+    features = model.get_text_features(**inputs)
+    torch.testing.assert_close(model.get_text_features(inputs["input_ids"]), features)
+    if "clip" in run.name:
+        torch.testing.assert_close(model.get_text_features(inputs["input_ids"][:, 0]), features)
+    output = model(**inputs)
+    assert output.logits_per_image is None and output.image_embeds is None
+
+
+def test_saved_and_opened_again(folder, tmp_path):
+    """By transformers itself: the positions that no file holds stay."""
+    model = transformers.AutoModel.from_pretrained(folder)
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    model.save_pretrained(tmp_path)
+    processor.save_pretrained(tmp_path)
+    again = transformers.AutoModel.from_pretrained(tmp_path)
+    buffers = dict(again.named_buffers())
+    for name, tensor in model.named_buffers():
+        assert torch.equal(buffers[name], tensor), name
+    inputs = transformers.AutoProcessor.from_pretrained(tmp_path)(text=CAPTIONS)
+    assert torch.equal(again.get_text_features(**inputs), model.get_text_features(**inputs))
+
+
+def test_a_release_opens_by_its_class(tmp_path):
+    run = write_run(tmp_path / "run", TINY)
+    original, released = load_for_inference(run), tmp_path / "released"
+    original.tokenizer.save(released / RELEASE_TOKENIZER)
+    (released / RELEASE_CONFIG).write_text(json.dumps(to_dict(original.config)))
+    shutil.copy(original.weights, released)
+    assert load_for_inference(released).source == released  # it is what a release is
+    model = canopy.CanopyModel.from_pretrained(released)
+    inputs = canopy.CanopyProcessor.from_pretrained(released)(images=sample_pictures())
+    with torch.inference_mode():
+        found = model.get_image_features(**inputs)
+        pixels = torch.stack([original.preprocess(picture) for picture in sample_pictures()])
+        assert torch.equal(found, original.model.encode_image(pixels).pooled)
+
+
+def test_an_empty_configuration_is_no_model():
+    with pytest.raises(UserError, match="this CanopyConfig is empty"):
+        canopy.CanopyModel(canopy.CanopyConfig())
