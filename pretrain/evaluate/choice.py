@@ -1,13 +1,14 @@
 """Fine-grained choice: of several texts that differ in a detail, which one fits the image?"""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.evaluate.benchmarks.base import ChoiceSet
+from pretrain.evaluate.benchmarks.base import ChoiceSet, Picture
+from pretrain.evaluate.bootstrap import share_intervals
 from pretrain.evaluate.encode import batches
 from pretrain.evaluate.encoders import Encoders
 from pretrain.evaluate.reading import read_ahead
@@ -17,27 +18,15 @@ from recaption.common.progress import Progress
 _BLOCK = 8  # images that are scored with each other's texts, too: few large calls, little waste
 
 
-@dataclass(frozen=True)
-class GroupResult:
-    num_choices: int
-    accuracy: float  # share where the right text scores above all others; a tie is wrong
-    chance: float
-
-
 @torch.inference_mode()
 def evaluate(data: ChoiceSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
-    """`GroupResult` over everything and by group, the mean over groups, and the share of texts
-    that were cut at the context.
-    """
+    """Figures of `figures`, and the share of texts that were cut at the context."""
     every_text = [text for texts in data.choices for text in texts]
     unique = {text: position for position, text in enumerate(dict.fromkeys(every_text))}
     features = _encode(encoders, list(unique), batch_size)
     right: list[bool] = []
     with Progress(len(data.images), "images", "choose") as progress:
-        pixels = read_ahead(
-            data.images, lambda picture: encoders.preprocess(picture.open()), batch_size
-        )
-        for batch in pixels:
+        for batch in batches(read_ahead(data.images, encoders.preprocess), batch_size):
             encoded = encoders.encode_images(batch)
             for start in range(0, len(batch), _BLOCK):
                 stop = min(start + _BLOCK, len(batch))
@@ -46,16 +35,9 @@ def evaluate(data: ChoiceSet, encoders: Encoders, batch_size: int) -> dict[str, 
                 scores = encoders.score(encoded[start:stop], features[columns]).float().cpu()
                 right += right_is_best(scores, [len(texts) for texts in choices])
             progress.advance(len(batch))
-    groups = {
-        group: _result([r for r, g in zip(right, data.groups, strict=True) if g == group], texts)
-        for group, texts in _by_group(data).items()
-    }
-    cut = sum(encoders.is_cut(text) for text in every_text)
     return {
-        **asdict(_result(right, data.choices)),
-        "mean_of_groups": sum(result.accuracy for result in groups.values()) / len(groups),
-        "by_group": {group: asdict(result) for group, result in groups.items()},
-        "texts_cut": cut / len(every_text),
+        **figures(right, [len(texts) for texts in data.choices], data.groups, data.images),
+        "share_cut": sum(map(encoders.is_cut, every_text)) / len(every_text),
     }
 
 
@@ -82,13 +64,38 @@ def _encode(encoders: Encoders, texts: Sequence[str], batch_size: int) -> TextFe
     return TextFeatures.concatenate(rows)
 
 
-def _by_group(data: ChoiceSet) -> dict[str, list[Sequence[str]]]:
-    groups: dict[str, list[Sequence[str]]] = {}
-    for group, texts in zip(data.groups, data.choices, strict=True):
-        groups.setdefault(group, []).append(texts)
-    return groups
+def figures(
+    right: Sequence[bool],
+    num_texts: Sequence[int],
+    groups: Sequence[str],
+    images: Sequence[Picture],
+) -> dict[str, Any]:
+    """`accuracy`, the share of choices whose right text scores above all others (a tie is wrong),
+    its interval under another draw of the image files, by group, and the mean over the groups.
+    """
+    hits = torch.tensor(right, dtype=torch.float64)
+    chance = 1 / torch.tensor(num_texts, dtype=torch.float64)
+    files = {image.name: number for number, image in enumerate(images)}
+    image_of_choice = np.array([files[image.name] for image in images])
+    names = list(dict.fromkeys(groups))
+    members = [torch.tensor([group == name for group in groups]) for name in names]
 
+    def by_group(values: Tensor) -> dict[str, float]:
+        means = [values[member].mean().item() for member in members]
+        return dict(zip(names, means, strict=True))
 
-def _result(right: Sequence[bool], choices: Sequence[Sequence[str]]) -> GroupResult:
-    chances = [1 / len(texts) for texts in choices]
-    return GroupResult(len(right), sum(right) / len(right), sum(chances) / len(chances))
+    return {
+        "num_choices": len(right),
+        "accuracy": hits.mean().item(),
+        "accuracy_interval": share_intervals(hits[:, None].numpy(), image_of_choice)[0],
+        "mean_of_groups": sum(by_group(hits).values()) / len(names),
+        "by_group": by_group(hits),
+        "num_by_group": [
+            [name, int(member.sum())] for name, member in zip(names, members, strict=True)
+        ],
+        "chance": {
+            "accuracy": chance.mean().item(),
+            "mean_of_groups": sum(by_group(chance).values()) / len(names),
+            "by_group": by_group(chance),
+        },
+    }

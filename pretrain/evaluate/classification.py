@@ -1,12 +1,14 @@
 """Zero-shot classification: the class whose prompts score highest with an image."""
 
-from dataclasses import asdict, dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pretrain.evaluate.benchmarks.base import ClassificationSet
+from pretrain.evaluate.bootstrap import share_intervals
+from pretrain.evaluate.encode import batches
 from pretrain.evaluate.encoders import Encoders
 from pretrain.evaluate.prompts import class_texts, fill
 from pretrain.evaluate.reading import read_ahead
@@ -15,41 +17,25 @@ from recaption.common.progress import Progress
 _LAST = torch.iinfo(torch.int64).max  # rank behind any number of classes
 
 
-@dataclass(frozen=True)
-class ClassificationResult:
-    """Shares of the images, and what a random order of the classes is expected to reach."""
-
-    num_images: int
-    num_classes: int
-    top1: float
-    top5: float
-    per_class: float  # mean over the classes that have images of each class's top1
-    top1_chance: float
-    top5_chance: float
-    per_class_chance: float
-
-
 @torch.inference_mode()
 def evaluate(data: ClassificationSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
-    """Figures of `ClassificationResult`, and the share of prompts that were cut at the context.
+    """Figures of `figures`, and the share of prompts that were cut at the context.
 
     Images and classes are scored as images and captions are (`Encoders.score`).
     """
     texts = class_texts(encoders, data.classes, data.templates, batch_size)
     rows = []
     with Progress(len(data.images), "images", "classify") as progress:
-        pixels = read_ahead(
-            data.images, lambda picture: encoders.preprocess(picture.open()), batch_size
-        )
-        for batch in pixels:
+        for batch in batches(read_ahead(data.images, encoders.preprocess), batch_size):
             scores = encoders.score(encoders.encode_images(batch), texts)
             labels = torch.tensor(data.labels[progress.done : progress.done + len(batch)])
             rows.append(ranks(scores.float().cpu(), labels))
             progress.advance(len(batch))
-    result = summarise(torch.cat(rows), torch.tensor(data.labels), len(data.classes))
     prompts = [prompt for name in data.classes for prompt in fill(data.templates, name)]
-    cut = sum(encoders.is_cut(prompt) for prompt in prompts)
-    return {**asdict(result), "prompts_cut": cut / len(prompts)}
+    return {
+        **figures(torch.cat(rows), torch.tensor(data.labels), len(data.classes)),
+        "share_cut": sum(map(encoders.is_cut, prompts)) / len(prompts),
+    }
 
 
 def ranks(scores: Tensor, labels: Tensor) -> Tensor:
@@ -65,19 +51,27 @@ def ranks(scores: Tensor, labels: Tensor) -> Tensor:
     return torch.where(scores.isnan().any(dim=1), _LAST, ahead.sum(dim=1) + 1)
 
 
-def summarise(ranks: Tensor, labels: Tensor, num_classes: int) -> ClassificationResult:
-    """Figures of the ranks (N,) of images with `labels` (N,)."""
-    first = (ranks == 1).double()
+def figures(ranks: Tensor, labels: Tensor, num_classes: int) -> dict[str, Any]:
+    """Shares of images (N,) whose class is first, or among the first five; `per_class` is the mean
+    over the classes that have images of each class's top1, for sets of uneven classes.
+    """
+    hits = torch.stack([ranks == 1, ranks <= 5], dim=1).double()
     num_of_class = torch.bincount(labels, minlength=num_classes)
-    found = torch.bincount(labels, weights=first, minlength=num_classes)
+    found = torch.bincount(labels, weights=hits[:, 0], minlength=num_classes)
     has_images = num_of_class > 0
-    return ClassificationResult(
-        num_images=len(ranks),
-        num_classes=num_classes,
-        top1=first.mean().item(),
-        top5=(ranks <= 5).double().mean().item(),
-        per_class=(found[has_images] / num_of_class[has_images]).mean().item(),
-        top1_chance=1 / num_classes,
-        top5_chance=min(1.0, 5 / num_classes),
-        per_class_chance=1 / num_classes,
-    )
+    top1, top5 = hits.mean(dim=0).tolist()
+    intervals = share_intervals(hits.numpy(), np.arange(len(ranks)))
+    return {
+        "num_images": len(ranks),
+        "num_classes": num_classes,
+        "top1": top1,
+        "top1_interval": intervals[0],
+        "top5": top5,
+        "top5_interval": intervals[1],
+        "per_class": (found[has_images] / num_of_class[has_images]).mean().item(),
+        "chance": {
+            "top1": 1 / num_classes,
+            "top5": min(1.0, 5 / num_classes),
+            "per_class": 1 / num_classes,
+        },
+    }

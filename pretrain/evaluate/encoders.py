@@ -51,6 +51,10 @@ class Encoders(Protocol):
         """
         ...
 
+    def compare_places(self, images: ImageFeatures, sentences: Tensor) -> Tensor | None:
+        """As `localise`, but cosines, which can be compared between sentences at one place."""
+        ...
+
     def is_cut(self, caption: str) -> bool:
         """Whether the end of a caption is not read, as it is longer than the context."""
         ...

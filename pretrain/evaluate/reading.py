@@ -1,32 +1,45 @@
-"""Pictures made ready by threads while the encoders are at work on the batch before."""
+"""Pictures read and prepared ahead of the encoder, by threads: decoding lets others run."""
 
+import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import islice
 from typing import TypeVar
+
+from PIL import Image
+from torch import Tensor
+
+from pretrain.evaluate.benchmarks.base import Picture
 
 T = TypeVar("T")
 R = TypeVar("R")
+_AHEAD = 4  # pictures in work a thread
 
 
 def read_ahead(
-    items: Sequence[T], prepare: Callable[[T], R], batch_size: int, num_threads: int = 4
-) -> Iterator[list[R]]:
-    """`prepare` of all items in order, in lists of `batch_size`; two lists are kept ahead.
+    pictures: Sequence[Picture], preprocess: Callable[[Image.Image], Tensor]
+) -> Iterator[Tensor]:
+    """What `preprocess` makes of each picture, in their order.
 
-    Decoding and resizing leave Python's lock. The first error of `prepare` is raised in its turn.
+    Raises:
+        UserError: a picture cannot be opened.
     """
+
+    return prepare_ahead(pictures, lambda picture: preprocess(picture.open()))
+
+
+def prepare_ahead(items: Sequence[T], prepare: Callable[[T], R]) -> Iterator[R]:
+    """`prepare` of each item, in their order; an error of it is raised in its turn."""
+    num_threads = min(os.cpu_count() or 1, 16)
     waiting: deque[Future[R]] = deque()
-    remaining = iter(items)
     with ThreadPoolExecutor(num_threads) as pool:
         try:
-            while True:
-                room = 3 * batch_size - len(waiting)
-                waiting.extend(pool.submit(prepare, item) for item in islice(remaining, room))
-                if not waiting:
-                    return
-                some = min(batch_size, len(waiting))
-                yield [waiting.popleft().result() for _ in range(some)]
+            for item in items:
+                waiting.append(pool.submit(prepare, item))
+                if len(waiting) >= num_threads * _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
         finally:
-            pool.shutdown(cancel_futures=True)
+            for future in waiting:
+                future.cancel()

@@ -15,7 +15,7 @@ from pretrain.objectives.clip import whole_infonce
 from pretrain.objectives.comparison import DotProducts, PooledCosines
 from pretrain.objectives.ring import ring_infonce, ring_sigmoid
 from pretrain.ops.attention_pooling import AttentionPooling, KeysValues
-from pretrain.ops.text_conditioned import all_cosines, alone_relevance, chosen_cosines
+from pretrain.ops.text_conditioned import all_cosines, alone_cosines, chosen_cosines
 from recaption.common.config import check_choice
 
 
@@ -189,8 +189,11 @@ class CaftObjective(Objective):
 
     def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         """Softmax over the fine tokens of the part-local logit that each would give alone."""
+        return (self.part_scale * self.token_cosines(image, queries)).softmax(dim=2)
+
+    def token_cosines(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         assert image.fine_tokens is not None
-        return alone_relevance(self.attention_pooling, image.fine_tokens, queries, self.part_scale)
+        return alone_cosines(self.attention_pooling, image.fine_tokens, queries)
 
     def diagnostics(self) -> dict[str, float]:
         values = {"part_scale": self.part_scale.item(), "whole_scale": self.whole_scale.item()}

@@ -9,22 +9,23 @@ from functools import cache
 from pathlib import Path
 
 from pretrain.evaluate.benchmarks.base import ClassificationSet, LayoutError, Options, Picture
-from pretrain.evaluate.benchmarks.layout import Present, choose_variant, need
+from pretrain.evaluate.benchmarks.layout import check_root
+from pretrain.evaluate.benchmarks.present import Present
 
 _PROMPTS = (
     "Class names and the 80 templates of OpenAI's CLIP (open_clip.zero_shot_metadata); a class is "
     "the mean over its prompts of normalised features, normalised again."
 )
-IMAGENET_PROTOCOL = f"ImageNet ILSVRC2012 validation, 50,000 images, 1,000 classes. {_PROMPTS}"
-IMAGENET_V2_PROTOCOL = (
-    f"ImageNet-V2 (Recht et al. 2019), 10,000 images, 1,000 classes; variants "
-    f"matched-frequency (default), threshold-0.7, top-images. {_PROMPTS}"
-)
-IMAGENET_O_PROTOCOL = (
-    "ImageNet-O (Hendrycks et al. 2021), 2,000 images, as zero-shot classification among its 200 "
-    "classes by folder (CLIP-Benchmark, DataComp); the paper's own measure, the AUPR of detecting "
-    f"that an image is of none of them, is another. {_PROMPTS}"
-)
+VARIANTS = {"val": f"ILSVRC2012's validation set, 50,000 images, 1,000 classes. {_PROMPTS}"}
+V2_VARIANTS = {
+    name: f"ImageNet-V2 (Recht et al. 2019), its set {name}, 10,000 images. {_PROMPTS}"
+    for name in ("matched-frequency", "threshold-0.7", "top-images")
+}
+O_VARIANTS = {
+    "test": "ImageNet-O (Hendrycks et al. 2021), 2,000 images, as zero-shot classification among "
+    "its 200 classes by folder (as CLIP-Benchmark and DataComp); the paper's own measure, the AUPR "
+    f"of detecting that an image is of none of them, is another. {_PROMPTS}"
+}
 #: Folders of the three published sets of ImageNet-V2, by variant.
 V2_FOLDERS = {
     "matched-frequency": "imagenetv2-matched-frequency-format-val",
@@ -59,13 +60,13 @@ def templates() -> tuple[str, ...]:
     return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
 
 
-def read_imagenet(root: Path, options: Options, num_per_class: int = 50) -> ClassificationSet:
+def read(root: Path, options: Options, num_per_class: int = 50) -> ClassificationSet:
     """`root`, or `root`/val, with a folder of 50 images for each WordNet id.
 
     Raises:
         LayoutError: no such folders, or images are missing.
     """
-    choose_variant(options, ("val",))
+    check_root(root)
     folder = next((f for f in (root, root / "val") if any(f.glob("n[0-9]*"))), None)
     if folder is None and any(root.glob("ILSVRC2012_val_*")):
         raise LayoutError(
@@ -74,77 +75,73 @@ def read_imagenet(root: Path, options: Options, num_per_class: int = 50) -> Clas
         )
     if folder is None:
         raise LayoutError(f"{root} has no folders named by WordNet ids (n01440764, ...), nor val/")
-    return _read_folders(root, folder, class_ids(), class_names(), num_per_class, options)
+    return _read_folders("imagenet", root, folder, class_ids(), num_per_class, options)
 
 
-def read_imagenet_v2(root: Path, options: Options, num_per_class: int = 10) -> ClassificationSet:
+def read_v2(root: Path, options: Options, num_per_class: int = 10) -> ClassificationSet:
     """`root`, or the published folder below it, with folders 0 to 999, named by class number.
 
     Raises:
         LayoutError: no such folders, or images are missing.
     """
-    name = V2_FOLDERS[choose_variant(options, tuple(V2_FOLDERS))]
-    inside = "." if root.name == name or not (root / name).is_dir() else name
+    check_root(root)
+    name = V2_FOLDERS[options.variant or "matched-frequency"]
     if root.name in V2_FOLDERS.values() and root.name != name:
         raise LayoutError(f"{root} is another variant than the one asked for, {name}")
-    folder = need(root, inside, kind="folder")
+    folder = root / name if (root / name).is_dir() else root
     numbers = [str(number) for number in range(1000)]
     if not any((folder / number).is_dir() for number in numbers):
         raise LayoutError(f"{root} has no folders 0 to 999, nor {name}/ with such folders")
-    return _read_folders(root, folder, numbers, class_names(), num_per_class, options)
+    return _read_folders("imagenet-v2", root, folder, numbers, num_per_class, options)
 
 
-def read_imagenet_o(root: Path, options: Options) -> ClassificationSet:
+def read_o(root: Path, options: Options) -> ClassificationSet:
     """`root`, or `root`/imagenet-o, with 200 folders named by WordNet ids.
 
     Raises:
         LayoutError: no such folders, an id that is none of ImageNet's, or images are missing.
     """
-    choose_variant(options, ("test",))
-    folder = next((f for f in (root / "imagenet-o", root) if f.is_dir()), None)
-    if folder is None:
-        raise LayoutError(f"{root} is no folder: give the benchmark's own as its root")
+    check_root(root)
+    folder = root / "imagenet-o" if (root / "imagenet-o").is_dir() else root
     ids = sorted(path.name for path in folder.iterdir() if path.is_dir())
     unknown = [name for name in ids if name not in set(class_ids())]
     if not ids or unknown:
         found = f"{unknown[0]}/, which is none" if unknown else "no folder"
         raise LayoutError(f"{folder} has {found} of ImageNet's WordNet ids (n01443537, ...)")
     by_id = dict(zip(class_ids(), class_names(), strict=True))
-    present = Present(root, options)
+    present = Present("imagenet-o", root, options)
     if len(ids) != _NUM_IMAGENET_O_CLASSES:
-        present.add_missing(f"{len(ids)} of {_NUM_IMAGENET_O_CLASSES} class folders")
+        present.lacks(f"{len(ids)} of {_NUM_IMAGENET_O_CLASSES} class folders")
     images, labels = [], []
     for label, name in enumerate(ids):
         for picture in _pictures(root, folder / name):
             images.append(picture)
             labels.append(label)
     if len(images) < _NUM_IMAGENET_O:
-        present.add_missing(f"{_NUM_IMAGENET_O - len(images)} of {_NUM_IMAGENET_O} images")
-    coverage = present.coverage(len(images), _NUM_IMAGENET_O)
+        present.lacks(f"{_NUM_IMAGENET_O - len(images)} of {_NUM_IMAGENET_O} images")
+    coverage = present.coverage(len(images), _NUM_IMAGENET_O, ())
     return ClassificationSet(images, labels, [by_id[name] for name in ids], templates(), coverage)
 
 
 def _read_folders(
+    benchmark: str,
     root: Path,
     folder: Path,
     folders: Sequence[str],
-    classes: Sequence[str],
     num_per_class: int,
     options: Options,
 ) -> ClassificationSet:
     """Classes in the order of their folders, each with the same number of images."""
-    present = Present(root, options)
-    images, labels, num_extra = [], [], 0
+    present = Present(benchmark, root, options)
+    images, labels = [], []
     for label, name in enumerate(folders):
         pictures = list(_pictures(root, folder / name))
         if len(pictures) < num_per_class:
-            present.add_missing(f"{name}/ ({len(pictures)} of {num_per_class} images)")
-        num_extra += max(0, len(pictures) - num_per_class)
+            present.lacks(f"{name}/ ({len(pictures)} of {num_per_class} images)")
         images += pictures
         labels += [label] * len(pictures)
-    notes = {"images_beyond_protocol": num_extra}
-    coverage = present.coverage(len(images), num_per_class * len(folders), notes)
-    return ClassificationSet(images, labels, classes, templates(), coverage)
+    coverage = present.coverage(len(images), num_per_class * len(folders), ())
+    return ClassificationSet(images, labels, class_names(), templates(), coverage)
 
 
 def _pictures(root: Path, folder: Path) -> Iterator[Picture]:
