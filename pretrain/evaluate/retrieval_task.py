@@ -23,7 +23,10 @@ from pretrain.evaluate.streamed import streamed_scores
 from pretrain.models.features import ImageFeatures, TextFeatures
 from recaption.common.progress import Progress
 
-INTERVALS = f"95 % of {NUM_RESAMPLES:,} resamples of the images (percentile bootstrap), candidates unchanged"
+INTERVALS = (
+    f"95 % of {NUM_RESAMPLES:,} resamples of the images (percentile bootstrap), the candidates "
+    "unchanged"
+)
 _RECALLS = {"r1": 1, "r5": 5, "r10": 10}
 _NUM_EXAMPLES = 8  # texts kept for the report, of the best and of the worst
 _NUM_CANDIDATES = 5  # images kept for each of them

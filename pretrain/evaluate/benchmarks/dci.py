@@ -29,7 +29,7 @@ def read(root: Path, options: Options) -> RetrievalSet:
     inputs = [splits_file]
     missing: list[str] = []
     splits = read_json_file(splits_file)
-    if not isinstance(splits, dict):
+    if not isinstance(splits, dict) or not all(isinstance(n, list) for n in splits.values()):
         raise LayoutError(f"{splits_file} must map splits to lists of annotation files")
     for name in (name for names in splits.values() for name in names):
         path = root / _FOLDER / "annotations" / name

@@ -37,5 +37,6 @@ def read(root: Path, options: Options) -> RetrievalSet:
 
 def _find_image(root: Path, folders: tuple[str, ...], key: str) -> str:
     """A picture's name relative to the root; keys of DOCCI's sets come without an ending."""
-    names = [f"{folder}/{key}{end}" for folder in folders for end in ("", ".jpg", ".png")]
+    ends = [""] if Path(key).suffix else [".jpg", ".png", ""]
+    names = [f"{folder}/{key}{end}" for folder in folders for end in ends]
     return next((name for name in names if (root / name).is_file()), names[0])
