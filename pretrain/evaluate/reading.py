@@ -24,7 +24,6 @@ def read_ahead(
     Raises:
         UserError: a picture cannot be opened.
     """
-
     return prepare_ahead(pictures, lambda picture: preprocess(picture.open()))
 
 

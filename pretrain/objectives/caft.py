@@ -174,18 +174,21 @@ class CaftObjective(Objective):
 
         As published, the texts that ask are L2-normalised here, though not in training.
         """
-        assert image.fine_tokens is not None and text.whole is not None and text.parts is not None
+        assert text.whole is not None
         alpha = self.config.alpha
         cosine = F.normalize(image.pooled, dim=1) @ F.normalize(text.whole, dim=1).T
         whole = self._whole_logits(cosine)
         if alpha == 0:
             return whole
-        num_captions, num_parts, _ = text.parts.shape
+        return (1 - alpha) * whole + alpha * self.local_scores(image, text)
+
+    def local_scores(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
+        """(number of images, number of captions): mean over parts of text-conditioned logits."""
+        assert image.fine_tokens is not None and text.parts is not None
         texts = F.normalize(text.parts.flatten(0, 1), dim=1)
         queries = self.attention_pooling.project_queries(texts)
         cosine = all_cosines(self.attention_pooling, image.fine_tokens, queries, texts)
-        part = self._part_logits(cosine).unflatten(1, (num_captions, num_parts))
-        return (1 - alpha) * whole + alpha * part.mean(dim=2)
+        return self._part_logits(cosine).unflatten(1, text.parts.shape[:2]).mean(dim=2)
 
     def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         """Softmax over the fine tokens of the part-local logit that each would give alone."""
