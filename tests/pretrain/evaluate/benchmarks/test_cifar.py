@@ -1,8 +1,6 @@
 """CIFAR's python archives, written as they unpack."""
 
-import pickle
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -12,28 +10,14 @@ from pretrain.evaluate.benchmarks.base import LayoutError, Options
 from pretrain.evaluate.benchmarks.cifar import read_cifar10, read_cifar100
 from pretrain.evaluate.classification import evaluate
 from tests.pretrain.evaluate.benchmarks.colours import RGB, ColourEncoders
+from tests.pretrain.evaluate.benchmarks.vision_layouts import write_cifar10, write_pickle
 from tests.pretrain.pickles import Touch
 
 SOME = Options(allow_missing=True)
-NAMES = ["red", "green", "blue_sky"]
-
-
-def _write(path: Path, content: Any) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(pickle.dumps(content, 2))
-
-
-def _write_cifar10(root: Path, colours: list[str], labels: list[int]) -> Path:
-    """Rows of 1,024 red values, then green, then blue ones."""
-    rows = [np.repeat(np.array(RGB[colour], np.uint8), 1024) for colour in colours]
-    folder = root / "cifar-10-batches-py"
-    _write(folder / "batches.meta", {"label_names": NAMES, "num_vis": 3072})
-    _write(folder / "test_batch", {"data": np.stack(rows), "labels": labels, "batch_label": "x"})
-    return folder
 
 
 def test_pictures_labels_and_names(tmp_path: Path) -> None:
-    _write_cifar10(tmp_path, ["red", "green", "blue"], [0, 1, 1])
+    write_cifar10(tmp_path, ["red", "green", "blue"], [0, 1, 1])
     data = read_cifar10(tmp_path, SOME)
     assert data.classes == ["red", "green", "blue sky"]
     assert [picture.open().getpixel((31, 0)) for picture in data.images] == list(RGB.values())
@@ -48,9 +32,9 @@ def test_pictures_labels_and_names(tmp_path: Path) -> None:
 def test_pixels_lie_as_torchvision_reads_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = _write_cifar10(tmp_path, ["red"], [2])
+    folder = write_cifar10(tmp_path, ["red"], [2])
     noise = np.random.default_rng(0).integers(0, 256, (1, 3072), dtype=np.uint8)
-    _write(folder / "test_batch", {"data": noise, "labels": [2]})
+    write_pickle(folder / "test_batch", {"data": noise, "labels": [2]})
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr(CIFAR10, "test_list", [["test_batch", ""]])
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
@@ -62,9 +46,9 @@ def test_pixels_lie_as_torchvision_reads_them(
 
 def test_cifar100_takes_the_fine_labels(tmp_path: Path) -> None:
     folder = tmp_path / "cifar-100-python"
-    _write(folder / "meta", {"fine_label_names": ["a", "b"], "coarse_label_names": ["c"]})
+    write_pickle(folder / "meta", {"fine_label_names": ["a", "b"], "coarse_label_names": ["c"]})
     content = {"data": np.zeros((1, 3072), np.uint8), "fine_labels": [1], "coarse_labels": [0]}
-    _write(folder / "test", content)
+    write_pickle(folder / "test", content)
     data = read_cifar100(tmp_path, SOME)
     assert (data.labels, data.classes) == ([1], ["a", "b"])
 
@@ -72,17 +56,17 @@ def test_cifar100_takes_the_fine_labels(tmp_path: Path) -> None:
 def test_wrong_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match="cifar-10-batches-py/test_batch"):
         read_cifar10(tmp_path, SOME)
-    folder = _write_cifar10(tmp_path, ["red"], [3])
+    folder = write_cifar10(tmp_path, ["red"], [3])
     with pytest.raises(LayoutError, match="test_batch: a label is none of the 3 classes"):
         read_cifar10(tmp_path, SOME)
-    _write(folder / "test_batch", {"data": np.zeros((2, 3072), np.uint8), "labels": [0]})
+    write_pickle(folder / "test_batch", {"data": np.zeros((2, 3072), np.uint8), "labels": [0]})
     with pytest.raises(LayoutError, match=r"test_batch: \(2, 3072\) bytes and 1 labels"):
         read_cifar10(tmp_path, SOME)
-    _write(folder / "test_batch", [Touch(tmp_path / "mark")])
+    write_pickle(folder / "test_batch", [Touch(tmp_path / "mark")])
     with pytest.raises(LayoutError, match="test_batch asks for"):
         read_cifar10(tmp_path, SOME)
     assert not (tmp_path / "mark").exists()
-    _write(folder / "batches.meta", {"label_names": "red"})
+    write_pickle(folder / "batches.meta", {"label_names": "red"})
     with pytest.raises(LayoutError, match=r"batches\.meta has no list label_names"):
         read_cifar10(tmp_path, SOME)
     (folder / "batches.meta").unlink()

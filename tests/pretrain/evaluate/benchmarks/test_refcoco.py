@@ -1,7 +1,6 @@
 """RefCOCO's pickles and instances on pictures of stripes, and grounding on them."""
 
 import json
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -17,59 +16,21 @@ from pretrain.evaluate.benchmarks.refcoco import read_refcoco, read_refcoco_plus
 from pretrain.evaluate.grounding import evaluate, shrink
 from recaption.common.config import UserError
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
+from tests.pretrain.evaluate.benchmarks.vision_layouts import (
+    REFCOCO_IMAGES,
+    REFS,
+    reference,
+    write_pickle,
+    write_refcoco,
+)
 from tests.pretrain.pickles import Touch
-
-IMAGES = Path("images/mscoco/images/train2014")
-RIGHT_QUARTER = [[6.0, 0.0, 8.0, 0.0, 8.0, 16.0, 6.0, 16.0]]
-LEFT_HALF = [[0.0, 0.0, 4.0, 0.0, 4.0, 16.0, 0.0, 16.0]]
-
-
-def _ref(number: int, split: str, *sentences: str) -> dict[str, Any]:
-    return {
-        "ref_id": number,
-        "ann_id": 100 + number,
-        "image_id": number,
-        "split": split,
-        "file_name": f"COCO_train2014_{number:012d}_{number}.jpg",
-        "category_id": 1,
-        "sentences": [{"sent": s, "raw": s, "tokens": s.split(), "sent_id": 0} for s in sentences],
-    }
-
-
-REFS = [
-    _ref(1, "val", "the blue wall", "right"),
-    _ref(2, "val", "red"),
-    _ref(3, "testA", "the green wall"),
-]
-
-
-def _write(root: Path, folder: str = "refcoco", name: str = "refs(unc).p") -> Path:
-    """Of picture 1 the right quarter is blue, of picture 2 the left quarter red."""
-    for number in (1, 2, 3):
-        colours = ("red",) * 3 + ("blue",) if number == 1 else ("red",) + ("green",) * 3
-        path = root / IMAGES / f"COCO_train2014_{number:012d}.jpg"
-        write_picture(path, *colours, size=(8, 16))
-    images = [
-        {"id": n, "file_name": f"COCO_train2014_{n:012d}.jpg", "width": 8, "height": 16}
-        for n in (1, 2, 3)
-    ]
-    shapes = [RIGHT_QUARTER, LEFT_HALF, RIGHT_QUARTER]
-    things = [
-        {"id": 100 + n, "image_id": n, "segmentation": shape, "category_id": 1}
-        for n, shape in enumerate(shapes, 1)
-    ]
-    instances = root / folder / "instances.json"
-    instances.parent.mkdir(exist_ok=True)
-    instances.write_text(json.dumps({"images": images, "annotations": things}))
-    (root / folder / name).write_bytes(pickle.dumps(REFS, 2))
-    return root / folder / name
 
 
 def test_expressions_of_the_split_by_picture(tmp_path: Path) -> None:
-    _write(tmp_path)
+    write_refcoco(tmp_path)
     data = read_refcoco(tmp_path, Options())
     assert data.sentences == [["the blue wall", "right"], ["red"]]
-    assert data.images[0].name == str(IMAGES / "COCO_train2014_000000000001.jpg")
+    assert data.images[0].name == str(REFCOCO_IMAGES / "COCO_train2014_000000000001.jpg")
     assert data.regions[0][1].mask()[:, 6:].all()
     assert not data.regions[0][1].mask()[:, :6].any()
     assert data.coverage.num_expected == 2
@@ -77,7 +38,7 @@ def test_expressions_of_the_split_by_picture(tmp_path: Path) -> None:
 
 
 def test_figures_by_hand(tmp_path: Path) -> None:
-    _write(tmp_path)
+    write_refcoco(tmp_path)
     result = evaluate(read_refcoco(tmp_path, Options()), ColourEncoders(), batch_size=2)
     # "the blue wall": the quarter that is hot is the thing: IoU 1. "right" names no colour, so its
     # map is flat and all of it hot: 1/4. "red": a quarter is hot, the thing is a half: 1/2.
@@ -93,8 +54,8 @@ def test_figures_by_hand(tmp_path: Path) -> None:
 
 def test_all_of_an_oblong_picture_is_seen(tmp_path: Path) -> None:
     """The encoders' own preprocessing cuts off top and bottom, where this thing is."""
-    _write(tmp_path)
-    path = tmp_path / IMAGES / "COCO_train2014_000000000003.jpg"
+    write_refcoco(tmp_path)
+    path = tmp_path / REFCOCO_IMAGES / "COCO_train2014_000000000003.jpg"
     write_picture(path, "green", "red", "red", "red", size=(16, 8))
     Image.open(path).transpose(Image.Transpose.ROTATE_270).save(path, "PNG")  # green: the top
     instances = json.loads((tmp_path / "refcoco" / "instances.json").read_text())
@@ -107,40 +68,40 @@ def test_all_of_an_oblong_picture_is_seen(tmp_path: Path) -> None:
 
 
 def test_plus_and_g_have_their_own_folders(tmp_path: Path) -> None:
-    _write(tmp_path, "refcoco+")
+    write_refcoco(tmp_path, "refcoco+")
     assert len(read_refcoco_plus(tmp_path, Options()).images) == 2
     with pytest.raises(LayoutError, match=r"refcocog/refs\(umd\)\.p"):
         read_refcocog(tmp_path, Options())
-    _write(tmp_path, "refcocog", "refs(umd).p")
+    write_refcoco(tmp_path, "refcocog", "refs(umd).p")
     assert len(read_refcocog(tmp_path, Options()).images) == 2
 
 
 def test_missing_pictures_and_empty_expressions(tmp_path: Path) -> None:
-    path = _write(tmp_path)
-    (tmp_path / IMAGES / "COCO_train2014_000000000001.jpg").unlink()
+    path = write_refcoco(tmp_path)
+    (tmp_path / REFCOCO_IMAGES / "COCO_train2014_000000000001.jpg").unlink()
     with pytest.raises(LayoutError, match=r"COCO_train2014_000000000001\.jpg.*allow_missing=true"):
         read_refcoco(tmp_path, Options())
     data = read_refcoco(tmp_path, Options(allow_missing=True))
     assert data.sentences == [["red"]]
     assert data.coverage.num_expected == 2
-    path.write_bytes(pickle.dumps([*REFS, _ref(3, "val", "")], 2))
+    write_pickle(path, [*REFS, reference(3, "val", "")])
     data = read_refcoco(tmp_path, Options(allow_missing=True))
     assert f"the text of {path} reference 3" in data.coverage.missing
 
 
 def test_odd_files_are_named(tmp_path: Path) -> None:
-    path = _write(tmp_path)
-    path.write_bytes(pickle.dumps([_ref(9, "val", "a")], 2))
+    path = write_refcoco(tmp_path)
+    write_pickle(path, [reference(9, "val", "a")])
     with pytest.raises(LayoutError, match=r"refs\(unc\)\.p reference 0 is about image 9"):
         read_refcoco(tmp_path, Options())
-    path.write_bytes(pickle.dumps(REFS[2:], 2))
+    write_pickle(path, REFS[2:])
     with pytest.raises(LayoutError, match="has no reference of the split val"):
         read_refcoco(tmp_path, Options())
-    path.write_bytes(pickle.dumps([Touch(tmp_path / "mark")], 2))
+    write_pickle(path, [Touch(tmp_path / "mark")])
     with pytest.raises(LayoutError, match=r"refs\(unc\)\.p asks for"):
         read_refcoco(tmp_path, Options())
     assert not (tmp_path / "mark").exists()
-    _write(tmp_path)
+    write_refcoco(tmp_path)
     instances = tmp_path / "refcoco" / "instances.json"
     instances.write_text(instances.read_text()[:-5])
     with pytest.raises(LayoutError, match=r"instances\.json is damaged"):
@@ -148,8 +109,10 @@ def test_odd_files_are_named(tmp_path: Path) -> None:
 
 
 def test_a_picture_of_another_size_than_its_masks(tmp_path: Path) -> None:
-    _write(tmp_path)
-    write_picture(tmp_path / IMAGES / "COCO_train2014_000000000002.jpg", "red", size=(16, 32))
+    write_refcoco(tmp_path)
+    write_picture(
+        tmp_path / REFCOCO_IMAGES / "COCO_train2014_000000000002.jpg", "red", size=(16, 32)
+    )
     with pytest.raises(UserError, match=r"000000000002\.jpg is of 16 x 32 pixels.*annotation 102"):
         evaluate(read_refcoco(tmp_path, Options()), ColourEncoders(), batch_size=2)
 
@@ -176,7 +139,7 @@ def test_a_thing_smaller_than_a_pixel_of_the_map_is_one_pixel() -> None:
 
 
 def test_a_model_without_maps_is_told(tmp_path: Path) -> None:
-    _write(tmp_path)
+    write_refcoco(tmp_path)
 
     class Blind(ColourEncoders):
         def localise(self, images: Any, sentences: Any) -> None:

@@ -20,51 +20,22 @@ from pretrain.evaluate.segmentation import (
 )
 from recaption.common.config import UserError
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
+from tests.pretrain.evaluate.benchmarks.vision_layouts import (
+    stripes,
+    write_ade,
+    write_labels,
+    write_voc,
+)
 
 SOME = Options(allow_missing=True)
 WINDOWS = Windows(short_side=16, size=8, stride=4)
 
 
-def _write_labels(path: Path, values: list[list[int]], mode: str = "P") -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image = Image.fromarray(np.array(values, np.uint8)).convert("L")
-    if mode == "P":
-        image = Image.frombytes("P", image.size, image.tobytes())
-        image.putpalette([n % 256 for n in range(768)])
-    image.save(path, "PNG")
-
-
-def _stripes(width: int, *values: int, height: int = 16) -> list[list[int]]:
-    return [[value for value in values for _ in range(width)]] * height
-
-
-def _write_voc(root: Path, *names: str) -> Path:
-    base = root / "VOCdevkit" / "VOC2012"
-    (base / "ImageSets" / "Segmentation").mkdir(parents=True)
-    (base / "ImageSets" / "Segmentation" / "val.txt").write_text("\n".join(names) + "\n")
-    for name in names:
-        write_picture(base / "JPEGImages" / f"{name}.jpg", "red", "blue")
-        _write_labels(base / "SegmentationClass" / f"{name}.png", _stripes(4, 0, 1, 255, 20))
-    return base
-
-
-def _write_ade(root: Path, *names: str) -> Path:
-    base = root / "ADEChallengeData2016"
-    head = "Idx\tRatio\tTrain\tVal\tStuff\tName\n"
-    rows = [f"{n}\t0.1\t10\t1\t1\tthing {n}, other name\n" for n in range(1, 151)]
-    base.mkdir()
-    (base / "objectInfo150.txt").write_text(head + "".join(rows))
-    for name in names:
-        write_picture(base / "images" / "validation" / f"{name}.jpg", "red")
-        _write_labels(base / "annotations" / "validation" / f"{name}.png", _stripes(8, 0, 150), "L")
-    return base
-
-
 def test_figures_by_hand(tmp_path: Path) -> None:
     write_picture(tmp_path / "a.jpg", "red", "green", "blue", "blue", size=(32, 16))
-    _write_labels(tmp_path / "a.png", _stripes(8, 1, 2, 2, 0))  # the third is found as blue
+    write_labels(tmp_path / "a.png", stripes(8, 1, 2, 2, 0))  # the third is found as blue
     write_picture(tmp_path / "b.jpg", "red", size=(32, 16))
-    _write_labels(tmp_path / "b.png", _stripes(16, 1, 255))
+    write_labels(tmp_path / "b.png", stripes(16, 1, 255))
     data = SegmentationSet(
         images=[Picture(tmp_path, "a.jpg"), Picture(tmp_path, "b.jpg")],
         labels=[LabelMap(tmp_path / "a.png"), LabelMap(tmp_path / "b.png")],
@@ -106,7 +77,7 @@ def test_small_pictures_are_enlarged_and_scores_brought_back(tmp_path: Path) -> 
 
 
 def test_voc_ignores_the_background(tmp_path: Path) -> None:
-    _write_voc(tmp_path, "2007_000033")
+    write_voc(tmp_path, "2007_000033")
     data = read_voc20(tmp_path, SOME)
     assert data.labels[0].read(20)[0].tolist() == [-1] * 4 + [0] * 4 + [-1] * 4 + [19] * 4
     assert (data.classes[0], data.classes[19], len(data.classes)) == ("aeroplane", "tv monitor", 20)
@@ -120,7 +91,7 @@ def test_voc_ignores_the_background(tmp_path: Path) -> None:
 def test_voc_names_what_is_missing(tmp_path: Path) -> None:
     with pytest.raises(LayoutError, match=r"ImageSets/Segmentation/val\.txt"):
         read_voc20(tmp_path, SOME)
-    base = _write_voc(tmp_path, "2007_000033", "2007_000042", "2007_000042")
+    base = write_voc(tmp_path, "2007_000033", "2007_000042", "2007_000042")
     (base / "SegmentationClass" / "2007_000033.png").unlink()
     data = read_voc20(tmp_path, SOME)
     assert "VOCdevkit/VOC2012/SegmentationClass/2007_000033.png" in data.coverage.missing
@@ -129,7 +100,7 @@ def test_voc_names_what_is_missing(tmp_path: Path) -> None:
 
 
 def test_ade20k_takes_names_from_the_archive(tmp_path: Path) -> None:
-    base = _write_ade(tmp_path, "ADE_val_00000001", "ADE_val_00000002")
+    base = write_ade(tmp_path, "ADE_val_00000001", "ADE_val_00000002")
     (base / "images" / "validation" / "ADE_val_00000002.jpg").unlink()
     data = read_ade20k(tmp_path, SOME)
     assert (data.classes[0], data.classes[149]) == ("thing 1", "thing 150")
@@ -144,13 +115,13 @@ def test_ade20k_takes_names_from_the_archive(tmp_path: Path) -> None:
 
 
 def test_labels_that_are_none_are_named(tmp_path: Path) -> None:
-    base = _write_voc(tmp_path, "2007_000033")
+    base = write_voc(tmp_path, "2007_000033")
     data = read_voc20(tmp_path, SOME)
     path = base / "SegmentationClass" / "2007_000033.png"
-    _write_labels(path, _stripes(16, 21))
+    write_labels(path, stripes(16, 21))
     with pytest.raises(UserError, match=r"2007_000033\.png has the label 21, of 20 classes"):
         evaluate(data, ColourEncoders(), 4, WINDOWS)
-    _write_labels(path, _stripes(8, 1))
+    write_labels(path, stripes(8, 1))
     with pytest.raises(UserError, match=r"2007_000033\.png is of 8 x 16 pixels, its picture"):
         evaluate(data, ColourEncoders(), 4, WINDOWS)
     write_picture(path, "red")

@@ -8,25 +8,12 @@ import pytest
 from pretrain.evaluate.benchmarks.base import LayoutError, Options
 from pretrain.evaluate.benchmarks.sugarcrepe import KINDS, read
 from pretrain.evaluate.choice import evaluate
-from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
-
-
-def _write(root: Path) -> None:
-    """One entry a kind, two of `swap_att`, of which the second's right caption is wrong."""
-    write_picture(root / "val2017" / "000000000001.jpg", "red")
-    entry = {
-        "filename": "000000000001.jpg",
-        "caption": "a red wall",
-        "negative_caption": "a blue wall",
-    }
-    swapped = entry | {"caption": "a blue door", "negative_caption": "a red door"}
-    for kind in KINDS:
-        entries = [entry, swapped] if kind == "swap_att" else [entry]
-        (root / f"{kind}.json").write_text(json.dumps(dict(enumerate(entries))))
+from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders
+from tests.pretrain.evaluate.benchmarks.vision_layouts import write_sugarcrepe
 
 
 def test_accuracy_by_kind(tmp_path: Path) -> None:
-    _write(tmp_path)
+    write_sugarcrepe(tmp_path)
     data = read(tmp_path, Options())
     assert data.coverage.num_expected == len(data.images) == 8
     result = evaluate(data, ColourEncoders(), batch_size=3)
@@ -37,7 +24,7 @@ def test_accuracy_by_kind(tmp_path: Path) -> None:
 
 
 def test_the_repository_s_folder_of_data(tmp_path: Path) -> None:
-    _write(tmp_path)
+    write_sugarcrepe(tmp_path)
     (tmp_path / "data").mkdir()
     for kind in KINDS:
         (tmp_path / f"{kind}.json").rename(tmp_path / "data" / f"{kind}.json")
@@ -45,7 +32,7 @@ def test_the_repository_s_folder_of_data(tmp_path: Path) -> None:
 
 
 def test_missing_files_and_pictures(tmp_path: Path) -> None:
-    _write(tmp_path)
+    write_sugarcrepe(tmp_path)
     (tmp_path / "add_obj.json").unlink()
     with pytest.raises(LayoutError, match=r"add_obj\.json.*allow_missing=true"):
         read(tmp_path, Options())
@@ -60,7 +47,7 @@ def test_missing_files_and_pictures(tmp_path: Path) -> None:
 
 
 def test_repeated_and_empty_entries(tmp_path: Path) -> None:
-    _write(tmp_path)
+    write_sugarcrepe(tmp_path)
     path = tmp_path / "add_att.json"
     entry = json.loads(path.read_text())["0"]
     path.write_text(json.dumps({"0": entry, "1": entry, "2": entry | {"caption": ""}}))
@@ -80,7 +67,7 @@ def test_repeated_and_empty_entries(tmp_path: Path) -> None:
     ],
 )
 def test_odd_files_are_named(tmp_path: Path, text: str, message: str) -> None:
-    _write(tmp_path)
+    write_sugarcrepe(tmp_path)
     (tmp_path / "replace_rel.json").write_text(text)
     with pytest.raises(LayoutError, match=message) as error:
         read(tmp_path, Options(allow_missing=True))
