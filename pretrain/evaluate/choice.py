@@ -15,8 +15,6 @@ from pretrain.evaluate.reading import read_ahead
 from pretrain.models.features import TextFeatures
 from recaption.common.progress import Progress
 
-_BLOCK = 8  # images that are scored with each other's texts, too: few large calls, little waste
-
 
 @torch.inference_mode()
 def evaluate(data: ChoiceSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
@@ -28,31 +26,16 @@ def evaluate(data: ChoiceSet, encoders: Encoders, batch_size: int) -> dict[str, 
     with Progress(len(data.images), "images", "choose") as progress:
         for batch in batches(read_ahead(data.images, encoders.preprocess), batch_size):
             encoded = encoders.encode_images(batch)
-            for start in range(0, len(batch), _BLOCK):
-                stop = min(start + _BLOCK, len(batch))
-                choices = data.choices[progress.done + start : progress.done + stop]
-                columns = torch.tensor([unique[text] for texts in choices for text in texts])
-                scores = encoders.score(encoded[start:stop], features[columns]).float().cpu()
-                right += right_is_best(scores, [len(texts) for texts in choices])
+            for row in range(len(batch)):
+                texts = data.choices[progress.done + row]
+                own = features[torch.tensor([unique[text] for text in texts])]
+                scores = encoders.score(encoded[row : row + 1], own)[0]
+                right.append(bool((scores[0] > scores[1:]).all()))
             progress.advance(len(batch))
     return {
         **figures(right, [len(texts) for texts in data.choices], data.groups, data.images),
         "share_cut": sum(map(encoders.is_cut, every_text)) / len(every_text),
     }
-
-
-def right_is_best(scores: Tensor, num_texts: Sequence[int]) -> list[bool]:
-    """Whether the first of each image's own texts scores strictly above its others.
-
-    Args:
-        scores: (B, sum of num_texts), the texts of the first image first.
-    """
-    right, start = [], 0
-    for row, count in zip(scores, num_texts, strict=True):
-        own = row[start : start + count]
-        right.append(bool((own[0] > own[1:]).all()))
-        start += count
-    return right
 
 
 def _encode(encoders: Encoders, texts: Sequence[str], batch_size: int) -> TextFeatures:

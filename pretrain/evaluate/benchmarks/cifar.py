@@ -18,7 +18,7 @@ from pretrain.evaluate.benchmarks.present import Present
 
 _PROTOCOL = (
     "the 10,000 test images of 32 x 32 pixels; class names from the archive's own list, and the 80 "
-    "templates of CLIP for ImageNet (OpenAI had 18 of its own for CIFAR)."
+    "templates of CLIP for ImageNet (OpenAI had 18 of its own for CIFAR)"
 )
 CIFAR10_VARIANTS = {"test": f"CIFAR-10, {_PROTOCOL}"}
 CIFAR100_VARIANTS = {"test": f"CIFAR-100 with its 100 fine labels, {_PROTOCOL}"}

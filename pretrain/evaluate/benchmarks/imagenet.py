@@ -14,7 +14,7 @@ from pretrain.evaluate.benchmarks.present import Present
 
 _PROMPTS = (
     "Class names and the 80 templates of OpenAI's CLIP (open_clip.zero_shot_metadata); a class is "
-    "the mean over its prompts of normalised features, normalised again."
+    "the mean over its prompts of normalised features, normalised again"
 )
 VARIANTS = {"val": f"ILSVRC2012's validation set, 50,000 images, 1,000 classes. {_PROMPTS}"}
 V2_VARIANTS = {

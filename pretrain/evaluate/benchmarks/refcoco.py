@@ -19,7 +19,7 @@ _PROTOCOL = (
     "every expression with its picture, squashed to the model's square so that all of it is seen. "
     "iou: mean over expressions of the IoU of the thing's mask, at the map's size, with the pixels "
     "above the map's mean plus one standard deviation; no training, no proposals. pointing: "
-    "whether the map's peak lies on the mask."
+    "whether the map's peak lies on the mask"
 )
 UNC_VARIANTS = {split: f"UNC split {split}: {_PROTOCOL}" for split in ("val", "testA", "testB")}
 UMD_VARIANTS = {split: f"UMD split {split}: {_PROTOCOL}" for split in ("val", "test")}

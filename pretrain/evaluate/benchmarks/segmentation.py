@@ -16,7 +16,7 @@ _PROTOCOL = (
     "Zero-shot, no training, no post-processing: the picture's shorter side at 448 px, windows of "
     "224 px every 112, cosines of patches with each class (80 CLIP templates, averaged), averaged "
     "where windows overlap, enlarged bilinearly to the picture; the highest is the pixel's class. "
-    "mIoU over the classes of one confusion matrix of all pixels."
+    "mIoU over the classes of one confusion matrix of all pixels"
 )
 VOC20_VARIANTS = {"val": f"VOC 2012, 1,449 images, 20 classes, background ignored. {_PROTOCOL}"}
 ADE20K_VARIANTS = {

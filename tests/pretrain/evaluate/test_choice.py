@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import pytest
-import torch
+from torch import Tensor
 
 from pretrain.evaluate.benchmarks.base import ChoiceSet, Coverage, Picture
-from pretrain.evaluate.choice import evaluate, right_is_best
+from pretrain.evaluate.choice import evaluate
+from pretrain.models.features import ImageFeatures, TextFeatures
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
 
 
@@ -40,8 +41,9 @@ def test_figures(tmp_path: Path) -> None:
     assert evaluate(_set(tmp_path), ColourEncoders(), batch_size=1) == result
 
 
-def test_ties_and_nan_are_wrong() -> None:
-    nan = float("nan")
-    scores = torch.tensor([[2.0, 1.0, 9.0, 9.0], [0.0, 0.0, 1.0, 1.0]])
-    assert right_is_best(scores[:2], [2, 2]) == [True, False]
-    assert right_is_best(torch.tensor([[nan, 1.0], [0.0, 1.0]])[:1], [2]) == [False]
+def test_nan_is_wrong(tmp_path: Path) -> None:
+    class Broken(ColourEncoders):
+        def score(self, images: ImageFeatures, texts: TextFeatures) -> Tensor:
+            return super().score(images, texts) * float("nan")
+
+    assert evaluate(_set(tmp_path), Broken(), batch_size=3)["accuracy"] == 0
