@@ -15,6 +15,8 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from pretrain.evaluate.maps import pixel_maps
+from pretrain.evaluate.open_clip_patches import encode_with_patches, has_patches
 from pretrain.models.features import ImageFeatures, TextFeatures
 from recaption.common.config import UserError, nearest_name
 from recaption.common.files import read_json, sha256_file
@@ -42,7 +44,10 @@ class OpenClipEncoders:
 
     @torch.inference_mode()
     def encode_images(self, pixels: Sequence[Tensor]) -> ImageFeatures:
-        return ImageFeatures(self._model.encode_image(torch.stack(list(pixels)).to(self._device)))
+        batch = torch.stack(list(pixels)).to(self._device)
+        if has_patches(self._model):
+            return ImageFeatures(*encode_with_patches(self._model, batch))
+        return ImageFeatures(self._model.encode_image(batch))
 
     @torch.inference_mode()
     def encode_captions(self, captions: Sequence[str]) -> TextFeatures:
@@ -59,11 +64,18 @@ class OpenClipEncoders:
         assert texts.whole is not None
         return F.normalize(images.pooled, dim=1) @ F.normalize(texts.whole, dim=1).T
 
+    @torch.inference_mode()
     def localise(self, images: ImageFeatures, sentences: Tensor) -> Tensor | None:
-        return None
+        """Softmax over the patches of their scaled cosine with the sentence."""
+        if images.tokens is None:
+            return None
+        relevance = (self._model.logit_scale.exp() * _cosines(images.tokens, sentences)).softmax(2)
+        return pixel_maps(relevance, None, self._size)
 
     def compare_places(self, images: ImageFeatures, sentences: Tensor) -> Tensor | None:
-        return None
+        if images.tokens is None:
+            return None
+        return pixel_maps(_cosines(images.tokens, sentences), None, self._size)
 
     def is_cut(self, caption: str) -> bool:
         """Whether the row of tokens would be longer than the context, were it as long as it likes.
@@ -82,6 +94,11 @@ class OpenClipEncoders:
             "image_size": self._model.visual.image_size,
             "context_length": self._tokenizer.context_length,
         }
+
+    @property
+    def _size(self) -> int:
+        """Side of the pictures, where there are patches."""
+        return int(self._model.visual.image_size[0])
 
     @property
     def _device(self) -> torch.device:
@@ -135,3 +152,8 @@ def _preprocessing(model: Any) -> Any:
     known = {field.name for field in fields(PreprocessCfg)}
     chosen = {k: v for k, v in model.visual.preprocess_cfg.items() if k in known}
     return image_transform_v2(PreprocessCfg(**chosen), is_train=False)
+
+
+def _cosines(patches: Tensor, sentences: Tensor) -> Tensor:
+    """(B, Q, N) of patches (B, N, D) and sentences (B, Q, D)."""
+    return F.normalize(sentences, dim=2) @ F.normalize(patches, dim=2).transpose(1, 2)
