@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Options
-from pretrain.evaluate.benchmarks.layout import check_whole, field
+from pretrain.evaluate.benchmarks.layout import check_whole, field, find_file
 
 
 class Present:
@@ -57,3 +57,15 @@ def typed_field(record: Any, name: str, kind: type | tuple[type, ...], where: st
     if not isinstance(value, kind) or isinstance(value, bool):
         raise LayoutError(f"{where}: field {name!r} is a {type(value).__name__}")
     return value
+
+
+def folder_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path:
+    """The first of `folders` below the root that holds one of the files `names`.
+
+    Raises:
+        LayoutError: none does; only the first name is told, as the others stand in for it.
+    """
+    for folder in folders:
+        if any((root / folder / name).is_file() for name in names):
+            return root / folder
+    return find_file(root, names[0]).parent

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from pretrain.evaluate.benchmarks.base import ChoiceSet, LayoutError, Options, Picture
-from pretrain.evaluate.benchmarks.layout import find_file, read_json_file, text_field
-from pretrain.evaluate.benchmarks.present import Present
+from pretrain.evaluate.benchmarks.layout import read_json_file, text_field
+from pretrain.evaluate.benchmarks.present import Present, folder_with
 
 VARIANTS = {
     "all": "whole images of COCO val2017, a right and a wrong caption; right if the right one "
@@ -27,8 +27,7 @@ def read(root: Path, options: Options) -> ChoiceSet:
     Raises:
         LayoutError: files are missing, or an entry is not as published.
     """
-    names = [f"{folder}{kind}.json" for folder in ("", "data/") for kind in KINDS]
-    folder = find_file(root, *names).parent
+    folder = folder_with(root, ("", "data"), [f"{kind}.json" for kind in KINDS])
     present = Present("sugarcrepe", root, options)
     images, choices, groups = [], [], []
     num_expected = 0
