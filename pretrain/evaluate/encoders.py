@@ -64,6 +64,14 @@ class Encoders(Protocol):
         ...
 
 
+class Scorer(Protocol):
+    """What scoring asks of encoders, where features are there already."""
+
+    def score(self, images: ImageFeatures, texts: TextFeatures) -> Tensor: ...
+
+    def is_cut(self, caption: str) -> bool: ...
+
+
 @runtime_checkable
 class BlendedScore(Protocol):
     """Encoders whose retrieval score is made from others, which stand beside it in tables."""

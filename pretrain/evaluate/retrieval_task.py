@@ -11,7 +11,7 @@ from torch import Tensor
 from pretrain.evaluate.benchmarks.base import RetrievalSet
 from pretrain.evaluate.bootstrap import NUM_RESAMPLES, share_intervals
 from pretrain.evaluate.encode import batches
-from pretrain.evaluate.encoders import Encoders
+from pretrain.evaluate.encoders import Encoders, Scorer
 from pretrain.evaluate.reading import read_ahead
 from pretrain.evaluate.retrieval import (
     chance,
@@ -60,7 +60,7 @@ def encode_images(
             progress.advance(len(batch))
 
 
-def figures(scores: dict[str, Tensor], data: RetrievalSet, encoders: Encoders) -> dict[str, Any]:
+def figures(scores: dict[str, Tensor], data: RetrievalSet, encoders: Scorer) -> dict[str, Any]:
     """What is told of score matrices (num_images, num_texts), the retrieval score first."""
     image_of_text = torch.tensor(data.image_of_text)
     is_cut = [encoders.is_cut(text) for text in data.texts]

@@ -12,15 +12,15 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from pretrain.evaluate.encoders import BlendedScore, Encoders
+from pretrain.evaluate.encoders import BlendedScore, Scorer
 from pretrain.models.features import ImageFeatures, TextFeatures
 
-TILE = 32  # images scored at once
+TILE = 256  # images scored at once; texts are normalised again for each tile
 
 
 @torch.inference_mode()
 def streamed_scores(
-    encoders: Encoders, images: Iterable[ImageFeatures], num_images: int, texts: TextFeatures
+    encoders: Scorer, images: Iterable[ImageFeatures], num_images: int, texts: TextFeatures
 ) -> dict[str, Tensor]:
     """(num_images, num_texts) float32 on the CPU by name, the retrieval score first.
 
@@ -55,7 +55,7 @@ def tiles(batches: Iterable[ImageFeatures], size: int) -> Iterator[ImageFeatures
         yield waiting
 
 
-def _columns(encoders: Encoders, images: ImageFeatures, texts: TextFeatures) -> dict[str, Tensor]:
+def _columns(encoders: Scorer, images: ImageFeatures, texts: TextFeatures) -> dict[str, Tensor]:
     if isinstance(encoders, BlendedScore):
         return encoders.score_columns(images, texts)
     return {"score": encoders.score(images, texts)}
