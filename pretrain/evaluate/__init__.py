@@ -1,8 +1,16 @@
-"""``python -m pretrain evaluate``: retrieval, localisation, and a report to look at."""
+"""``python -m pretrain evaluate``: retrieval, localisation, benchmarks, and a report to look at."""
 
 
 def main(argv: list[str]) -> None:
     # Imported late: a release uses the maps of this folder and none of its training libraries.
-    from pretrain.evaluate.command import main as evaluate
+    from pretrain.evaluate.config import read_arguments
 
-    evaluate(argv)
+    config = read_arguments(argv)
+    if config.benchmark:
+        from pretrain.evaluate.benchmarks.command import run_benchmarks
+
+        run_benchmarks(config, argv)
+    else:
+        from pretrain.evaluate.command import evaluate_shards
+
+        evaluate_shards(config, argv)

@@ -1,13 +1,13 @@
-"""The command: evaluates a model on a set, writes `evaluation.json` and the report."""
+"""Evaluates a model on MDS shards, writes `evaluation.json` and the report."""
 
 import json
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from pretrain.evaluate.config import EvaluateConfig
+from pretrain.evaluate.encode import best_device
 from pretrain.evaluate.examples import ExampleSet, choose_examples, named_sentences
 from pretrain.evaluate.localisation import LocalisationResult, summarise
 from pretrain.evaluate.measure import Measurement, measure, pair_with_others
@@ -17,10 +17,9 @@ from pretrain.evaluate.retrieval import RetrievalResult, chance, retrieval
 from pretrain.evaluate.scores import resolve_alpha
 from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
 from pretrain.metrics import METRICS
-from recaption.common.config import UserError, check_at_least, load_config, print_json, write_config
+from recaption.common.config import UserError, print_json, write_config
 from recaption.common.files import atomic_write
 
-USAGE = "usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]"
 RESULT = "evaluation.json"
 
 #: What the figures mean; it goes into the file with them.
@@ -39,24 +38,8 @@ PROTOCOL = {
 }
 
 
-@dataclass
-class EvaluateConfig:
-    checkpoint: str = "???"  # a run (its newest complete checkpoint), a checkpoint or a release
-    ema: bool = False  # the running mean of a run's weights instead of the weights
-    data: str = "???"  # folder of MDS shards
-    output: str = ""  # folder for evaluation.json and report/; empty: the run's folder
-    num_samples: int = 500  # the first so many samples of the set that have a caption
-    source: str = ""  # which captions; empty: the longest of each sample
-    batch_size: int = 50  # images encoded at once
-    image_size: int | None = None  # side in pixels; null: the one trained on
-    alpha: float | None = None  # CAFT: share of the local score; null: as the model was configured
-    report: bool = True  # write report/report.html too
-    num_pictures: int = 8  # images in each section of the report
-
-
-def main(argv: list[str]) -> None:
-    config = load_config(EvaluateConfig, argv, USAGE)
-    check_at_least(1, {"num_samples": config.num_samples, "batch_size": config.batch_size})
+def evaluate_shards(config: EvaluateConfig, argv: list[str]) -> None:
+    """Retrieval, and localisation where there are boxes, on MDS shards."""
     started = time.monotonic()
     inference = load_for_inference(config.checkpoint, config.image_size, config.ema)
     output = output_folder(config, inference)
@@ -99,10 +82,6 @@ def output_folder(config: EvaluateConfig, inference: InferenceModel) -> Path:
     if (inference.source / RELEASE_CONFIG).is_file():
         raise UserError("a release is not written to: give output=FOLDER for the results")
     return inference.source.parent.parent
-
-
-def best_device() -> torch.device:
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def collect(

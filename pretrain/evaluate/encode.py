@@ -13,6 +13,11 @@ from pretrain.models.features import ImageFeatures, TextFeatures
 T = TypeVar("T")
 
 
+def best_device() -> torch.device:
+    """The GPU, where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def device_of(inference: InferenceModel) -> torch.device:
     """Where the encoders are."""
     return next(inference.model.parameters()).device

@@ -1,7 +1,7 @@
 """What a benchmark asks of a model, whichever library it comes from."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from PIL import Image
 from torch import Tensor
@@ -51,10 +51,34 @@ class Encoders(Protocol):
         """
         ...
 
+    def compare_places(self, images: ImageFeatures, sentences: Tensor) -> Tensor | None:
+        """As `localise`, but cosines, which can be compared between sentences at one place."""
+        ...
+
     def is_cut(self, caption: str) -> bool:
         """Whether the end of a caption is not read, as it is longer than the context."""
         ...
 
     def describe(self) -> dict[str, Any]:
         """Source and checksum of the weights, context length, image size: for `results.json`."""
+        ...
+
+
+class Scorer(Protocol):
+    """What scoring asks of encoders, where features are there already."""
+
+    def score(self, images: ImageFeatures, texts: TextFeatures) -> Tensor: ...
+
+    def is_cut(self, caption: str) -> bool: ...
+
+
+@runtime_checkable
+class BlendedScore(Protocol):
+    """Encoders whose retrieval score is made from others, which stand beside it in tables."""
+
+    def score_columns(self, images: ImageFeatures, texts: TextFeatures) -> dict[str, Tensor]:
+        """(num_images, num_texts) by name, that of `Encoders.score` first.
+
+        `texts` must be all texts of the set: the best few of an image may be chosen among them.
+        """
         ...

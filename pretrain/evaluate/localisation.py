@@ -15,7 +15,7 @@ SIZES = {"small": 0.05, "medium": 0.2, "large": 1.0}
 
 @dataclass(frozen=True)
 class MapScore:
-    """One sentence's map against the boxes of the thing it names.
+    """One sentence's map against the boxes, or the mask, of the thing it names.
 
     Attributes:
         hit: whether the map's peak lies inside a box.
@@ -59,7 +59,11 @@ class LocalisationResult:
 
 def score_map(heat: Tensor, other: Tensor, boxes: Sequence[Box]) -> MapScore:
     """Scores the map of a sentence, and that of another sentence, both (H, W), on one image."""
-    inside = box_mask(boxes, *heat.shape)
+    return score_mask(heat, other, box_mask(boxes, *heat.shape))
+
+
+def score_mask(heat: Tensor, other: Tensor, inside: Tensor) -> MapScore:
+    """The same against any mask (H, W) bool of the thing, in place of boxes."""
     hot = hot_region(heat)
     return MapScore(
         hit=bool(inside[peak(heat)]),

@@ -51,9 +51,13 @@ def write_report(evaluated: Evaluated, metrics: Path, output: Path, num_pictures
     shown = choose_shown(evaluated, num_pictures)
     pixels = _read_pixels(evaluated, shown)
     encoded = {position: _encode(evaluated, pixels[position]) for position in shown.looked_into}
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined)
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(_TEMPLATE.parent),
+    )
     environment.filters["percent"] = lambda share: f"{100 * share:.1f} %"
-    page = environment.from_string(_TEMPLATE.read_text()).render(
+    page = environment.get_template(_TEMPLATE.name).render(
         result=evaluated.result,
         config=evaluated.inference.config,
         num_parameters=_count_towers(evaluated.inference),

@@ -6,6 +6,8 @@ from math import comb
 import torch
 from torch import Tensor
 
+_ROWS = 512  # images whose comparisons are held at once
+
 
 @dataclass(frozen=True)
 class Recall:
@@ -32,10 +34,11 @@ def text_to_image_ranks(scores: Tensor, image_of_text: Tensor) -> Tensor:
     every image that is not strictly below the right one counts as ahead of it, so a model that
     gives every pair the same score (or NaN) finds nothing.
     """
-    num_images = scores.shape[0]
     right = scores.gather(0, image_of_text[None, :])
-    below = (scores < right).sum(dim=0)
-    return num_images - below
+    below = torch.zeros_like(image_of_text)
+    for rows in scores.split(_ROWS):
+        below += (rows < right).sum(dim=0)
+    return scores.shape[0] - below
 
 
 def image_to_text_ranks(scores: Tensor, image_of_text: Tensor) -> Tensor:
@@ -44,11 +47,13 @@ def image_to_text_ranks(scores: Tensor, image_of_text: Tensor) -> Tensor:
     With several texts an image the best of them is the hit, and its siblings are not in its way.
     An image without a text has no rank; ties are pessimistic as in `text_to_image_ranks`.
     """
-    num_images = scores.shape[0]
-    own = image_of_text[None, :] == torch.arange(num_images)[:, None]
-    best = scores.masked_fill(~own, float("-inf")).amax(dim=1, keepdim=True)
-    not_below = (~(scores < best) & ~own).sum(dim=1) + 1
-    return not_below[own.any(dim=1)]
+    ranks = []
+    for start, rows in zip(range(0, len(scores), _ROWS), scores.split(_ROWS), strict=True):
+        own = image_of_text[None, :] == torch.arange(start, start + len(rows))[:, None]
+        best = rows.masked_fill(~own, float("-inf")).amax(dim=1, keepdim=True)
+        not_below = (~(rows < best) & ~own).sum(dim=1) + 1
+        ranks.append(not_below[own.any(dim=1)])
+    return torch.cat(ranks)
 
 
 def retrieval(scores: Tensor, image_of_text: Tensor | None = None) -> RetrievalResult:
@@ -60,8 +65,8 @@ def retrieval(scores: Tensor, image_of_text: Tensor | None = None) -> RetrievalR
         assert scores.shape[0] == scores.shape[1], "one text an image, or image_of_text"
         image_of_text = torch.arange(scores.shape[0])
     return RetrievalResult(
-        text_to_image=_recall(text_to_image_ranks(scores, image_of_text)),
-        image_to_text=_recall(image_to_text_ranks(scores, image_of_text)),
+        text_to_image=recall_of_ranks(text_to_image_ranks(scores, image_of_text)),
+        image_to_text=recall_of_ranks(image_to_text_ranks(scores, image_of_text)),
     )
 
 
@@ -95,6 +100,7 @@ def chance(num_images: int, image_of_text: Tensor | None = None) -> RetrievalRes
     )
 
 
-def _recall(ranks: Tensor) -> Recall:
+def recall_of_ranks(ranks: Tensor) -> Recall:
+    """Recalls and median of ranks that start at 1, (num_queries,)."""
     r1, r5, r10 = ((ranks <= k).double().mean().item() for k in (1, 5, 10))
     return Recall(r1, r5, r10, median_rank=ranks.double().quantile(0.5).item())

@@ -54,6 +54,16 @@ class Objective(nn.Module):
         """
         raise NotImplementedError
 
+    def token_cosines(self, image: ImageFeatures, queries: Tensor) -> Tensor:
+        """How like each token of an image is to texts; unlike `localise`, also between texts.
+
+        Args as of `localise`.
+
+        Returns:
+            (B, Q, M) cosines of the tokens that `localise` tells of.
+        """
+        raise NotImplementedError
+
     def diagnostics(self) -> dict[str, float]:
         """Temperatures and biases, for the log."""
         return {}

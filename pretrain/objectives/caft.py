@@ -15,7 +15,7 @@ from pretrain.objectives.clip import whole_infonce
 from pretrain.objectives.comparison import DotProducts, PooledCosines
 from pretrain.objectives.ring import ring_infonce, ring_sigmoid
 from pretrain.ops.attention_pooling import AttentionPooling, KeysValues
-from pretrain.ops.text_conditioned import all_cosines, alone_relevance, chosen_cosines
+from pretrain.ops.text_conditioned import all_cosines, alone_cosines, chosen_cosines
 from recaption.common.config import check_choice
 
 
@@ -174,23 +174,29 @@ class CaftObjective(Objective):
 
         As published, the texts that ask are L2-normalised here, though not in training.
         """
-        assert image.fine_tokens is not None and text.whole is not None and text.parts is not None
+        assert text.whole is not None
         alpha = self.config.alpha
         cosine = F.normalize(image.pooled, dim=1) @ F.normalize(text.whole, dim=1).T
         whole = self._whole_logits(cosine)
         if alpha == 0:
             return whole
-        num_captions, num_parts, _ = text.parts.shape
+        return (1 - alpha) * whole + alpha * self.local_scores(image, text)
+
+    def local_scores(self, image: ImageFeatures, text: TextFeatures) -> Tensor:
+        """(number of images, number of captions): mean over parts of text-conditioned logits."""
+        assert image.fine_tokens is not None and text.parts is not None
         texts = F.normalize(text.parts.flatten(0, 1), dim=1)
         queries = self.attention_pooling.project_queries(texts)
         cosine = all_cosines(self.attention_pooling, image.fine_tokens, queries, texts)
-        part = self._part_logits(cosine).unflatten(1, (num_captions, num_parts))
-        return (1 - alpha) * whole + alpha * part.mean(dim=2)
+        return self._part_logits(cosine).unflatten(1, text.parts.shape[:2]).mean(dim=2)
 
     def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         """Softmax over the fine tokens of the part-local logit that each would give alone."""
+        return (self.part_scale * self.token_cosines(image, queries)).softmax(dim=2)
+
+    def token_cosines(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         assert image.fine_tokens is not None
-        return alone_relevance(self.attention_pooling, image.fine_tokens, queries, self.part_scale)
+        return alone_cosines(self.attention_pooling, image.fine_tokens, queries)
 
     def diagnostics(self) -> dict[str, float]:
         values = {"part_scale": self.part_scale.item(), "whole_scale": self.whole_scale.item()}

@@ -58,9 +58,11 @@ class ClipObjective(Objective):
 
     def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         """Softmax over the tokens of their scaled cosine with the query."""
+        return (self.scale * self.token_cosines(image, queries)).softmax(dim=2)
+
+    def token_cosines(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         assert image.tokens is not None
-        cosine = F.normalize(queries, dim=2) @ F.normalize(image.tokens, dim=2).transpose(1, 2)
-        return (self.scale * cosine).softmax(dim=2)
+        return F.normalize(queries, dim=2) @ F.normalize(image.tokens, dim=2).transpose(1, 2)
 
     def diagnostics(self) -> dict[str, float]:
         return {"scale": self.scale.item()}

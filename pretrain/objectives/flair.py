@@ -14,7 +14,7 @@ from pretrain.objectives.candidates import draw_texts
 from pretrain.objectives.comparison import DotProducts, PooledCosines
 from pretrain.objectives.ring import ring_sigmoid
 from pretrain.ops.attention_pooling import AttentionPooling
-from pretrain.ops.text_conditioned import all_cosines, alone_relevance
+from pretrain.ops.text_conditioned import all_cosines, alone_cosines
 
 
 @dataclass
@@ -100,8 +100,11 @@ class FlairObjective(Objective):
 
     def localise(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         """Softmax over the tokens of the logit that each would give alone."""
+        return (self.scale * self.token_cosines(image, queries)).softmax(dim=2)
+
+    def token_cosines(self, image: ImageFeatures, queries: Tensor) -> Tensor:
         assert image.tokens is not None
-        return alone_relevance(self.attention_pooling, image.tokens, queries, self.scale)
+        return alone_cosines(self.attention_pooling, image.tokens, queries)
 
     def diagnostics(self) -> dict[str, float]:
         return {"scale": self.scale.item(), "bias": self.bias.item()}

@@ -76,10 +76,8 @@ def all_cosines(
     return torch.cat(rows)
 
 
-def alone_relevance(
-    pooling: AttentionPooling, tokens: Tensor, queries: Tensor, scale: Tensor
-) -> Tensor:
-    """Softmax over the tokens of the scaled cosine that each would give alone.
+def alone_cosines(pooling: AttentionPooling, tokens: Tensor, queries: Tensor) -> Tensor:
+    """Cosine of texts with what attention pooling would give of each token alone.
 
     The attention weights themselves say where there is something to see rather than where the
     thing named is: their peak hardly depends on the sentence (figures in docs/log.md).
@@ -92,8 +90,7 @@ def alone_relevance(
         (B, Q, M).
     """
     alone = F.normalize(pooling.pool_alone(tokens), dim=2)
-    cosine = F.normalize(queries, dim=2) @ alone.transpose(1, 2)
-    return torch.softmax(scale * cosine, dim=2)
+    return F.normalize(queries, dim=2) @ alone.transpose(1, 2)
 
 
 def cosines(

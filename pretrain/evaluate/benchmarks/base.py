@@ -53,6 +53,7 @@ class Coverage:
     num_expected: int  # samples that the protocol names
     missing: list[str] = field(default_factory=list)  # files that were passed over, by name
     notes: Mapping[str, int] = field(default_factory=dict)  # oddities by name: repeated texts, ...
+    inputs: Sequence[Path] = ()  # annotation files that were read: their checksums are kept
 
 
 @dataclass(frozen=True)

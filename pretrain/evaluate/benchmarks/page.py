@@ -1,0 +1,72 @@
+"""`report/benchmarks.html`: tables, and what was found and lost, with pictures. One file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from PIL import ImageOps
+
+from pretrain.evaluate.benchmarks.base import Picture
+from pretrain.evaluate.benchmarks.table import lines_of, title_lines
+from pretrain.evaluate.pictures import data_uri
+from recaption.common.files import atomic_write
+
+PAGE = Path("report") / "benchmarks.html"
+_TEMPLATES = Path(__file__).parents[1]
+_SIDE = 216  # pixels of a picture in the file; shown at half
+
+
+def write_page(
+    results: Mapping[str, Any], roots: Mapping[str, Path], output: Path, num_pictures: int
+) -> Path:
+    """Writes `output`/report/benchmarks.html and returns its path.
+
+    Args:
+        results: what stands in `results.json`.
+        roots: folder of each benchmark, for the pictures.
+        num_pictures: texts of the best, and of the worst, of each benchmark of retrieval.
+    """
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        loader=jinja2.FileSystemLoader(_TEMPLATES),
+    )
+    sections = [
+        {
+            "name": name,
+            "title": title_lines(result)[0],
+            "result": result,
+            "lines": (lines := lines_of(result, results["model"]["name"])),
+            "columns": list(dict.fromkeys(column for line in lines for column in line.cells)),
+            "examples": {
+                kind: [_shown(example, roots[name]) for example in examples[:num_pictures]]
+                for kind, examples in result["figures"].get("examples", {}).items()
+            },
+        }
+        for name, result in results["benchmarks"].items()
+    ]
+    page = environment.get_template("benchmarks/page.html.jinja").render(
+        results=results, sections=sections
+    )
+    path = output / PAGE
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_write(path) as temporary:
+        temporary.write_text(page)
+    return path
+
+
+def _shown(example: Mapping[str, Any], root: Path) -> dict[str, Any]:
+    return {
+        "text": example["text"],
+        "rank": example["rank"],
+        "image": _uri(root, example["image"]),
+        "candidates": [
+            {"image": _uri(root, name), "is_own": name == example["image"]}
+            for name in example["candidates"]
+        ],
+    }
+
+
+def _uri(root: Path, name: str) -> str:
+    return data_uri(ImageOps.fit(Picture(root, name).open(), (_SIDE, _SIDE)))

@@ -1,0 +1,102 @@
+"""RefCOCO, RefCOCO+ and RefCOCOg in the layout of the `refer` toolkit."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pretrain.evaluate.benchmarks.base import LayoutError, Options, Picture
+from pretrain.evaluate.benchmarks.dense import GroundingSet, Region
+from pretrain.evaluate.benchmarks.layout import (
+    find_file,
+    find_folder,
+    read_json_file,
+    text_field,
+)
+from pretrain.evaluate.benchmarks.pickles import read_pickle
+from pretrain.evaluate.benchmarks.present import Present, typed_field
+
+_PROTOCOL = (
+    "every expression with its picture, squashed to the model's square so that all of it is seen. "
+    "iou: mean over expressions of the IoU of the thing's mask, at the map's size, with the pixels "
+    "above the map's mean plus one standard deviation; no training, no proposals. pointing: "
+    "whether the map's peak lies on the mask"
+)
+UNC_VARIANTS = {split: f"UNC split {split}: {_PROTOCOL}" for split in ("val", "testA", "testB")}
+UMD_VARIANTS = {split: f"UMD split {split}: {_PROTOCOL}" for split in ("val", "test")}
+_IMAGE_FOLDERS = ("images/mscoco/images/train2014", "train2014", "images/train2014", "images")
+
+
+def _reader(folder: str, refs: str) -> Callable[[Path, Options], GroundingSet]:
+    def read(root: Path, options: Options) -> GroundingSet:
+        """`root` with `folder`/instances.json, `folder`/refs(...).p, and COCO's train2014 pictures.
+
+        Raises:
+            LayoutError: files are missing, a pickle holds more than data, a reference names what
+                is not there.
+        """
+        return _read(root, folder, refs, options)
+
+    return read
+
+
+read_refcoco = _reader("refcoco", "refs(unc).p")
+read_refcoco_plus = _reader("refcoco+", "refs(unc).p")
+read_refcocog = _reader("refcocog", "refs(umd).p")
+
+
+def _read(root: Path, folder: str, refs: str, options: Options) -> GroundingSet:
+    refs_path = find_file(root, f"{folder}/{refs}")
+    instances_path = find_file(root, f"{folder}/instances.json")
+    image_folder = find_folder(root, *_IMAGE_FOLDERS)
+    split = options.variant or "val"
+    entries = read_pickle(refs_path)
+    if not isinstance(entries, list):
+        raise LayoutError(f"{refs_path} holds a {type(entries).__name__}, not a list")
+    instances = read_json_file(instances_path)
+    pictures = _by_id(instances, "images", instances_path)
+    things = _by_id(instances, "annotations", instances_path)
+    present = Present(folder, root, options)
+    images: dict[str, int] = {}  # name -> position
+    sentences: list[list[str]] = []
+    regions: list[list[Region]] = []
+    expected: set[str] = set()
+    for number, entry in enumerate(entries):
+        where = f"{refs_path} reference {number}"
+        if text_field(entry, "split", where) != split:
+            continue
+        rows = typed_field(entry, "sentences", list, where)
+        texts = present.texts([(text_field(row, "sent", where), where) for row in rows])
+        picture = pictures.get(typed_field(entry, "image_id", int, where))
+        thing = things.get(typed_field(entry, "ann_id", int, where))
+        if picture is None or thing is None:
+            what = f"image {entry['image_id']}" if picture is None else f"thing {entry['ann_id']}"
+            raise LayoutError(f"{where} is about {what}, which {instances_path} does not have")
+        file_name = text_field(picture, "file_name", str(instances_path))
+        name = f"{image_folder}/{Path(file_name).name}"
+        expected.add(name)
+        if not present.has(name) or texts is None:
+            continue
+        region = _region(thing, picture, instances_path)
+        if name not in images:
+            images[name] = len(images)
+            sentences.append([])
+            regions.append([])
+        # The published sets say some things twice in the same words; both count, as published.
+        present.notes["expressions repeated for their thing"] += len(texts) - len(set(texts))
+        sentences[images[name]] += texts
+        regions[images[name]] += [region] * len(texts)
+    if not expected:
+        raise LayoutError(f"{refs_path} has no reference of the split {split}")
+    coverage = present.coverage(len(images), len(expected), [refs_path, instances_path])
+    return GroundingSet([Picture(root, name) for name in images], sentences, regions, coverage)
+
+
+def _by_id(instances: Any, name: str, path: Path) -> dict[int, Any]:
+    rows = typed_field(instances, name, list, str(path))
+    return {typed_field(row, "id", int, f"{path}, one of its {name}"): row for row in rows}
+
+
+def _region(thing: Any, picture: Any, path: Path) -> Region:
+    where = f"{path} annotation {thing['id']}"
+    height, width = (typed_field(picture, side, int, str(path)) for side in ("height", "width"))
+    return Region(where, typed_field(thing, "segmentation", (list, dict), where), height, width)

@@ -1,0 +1,36 @@
+"""ShareGPT4V's images of SA-1B with captions of an LVLM (Chen et al., ECCV 2024; Long-CLIP)."""
+
+from pathlib import Path
+
+from pretrain.evaluate.benchmarks.base import LayoutError, Options, RetrievalSet
+from pretrain.evaluate.benchmarks.layout import (
+    Row,
+    field,
+    find_file,
+    read_json_file,
+    retrieval_set,
+    text_field,
+)
+
+VARIANTS = {
+    "10k": "the first 10,000 entries of share4v_sam_10k.json; the text is what the model answers",
+    "1k": "the first 1,000 entries of share4v_sam_10k.json; the text is what the model answers",
+}
+_NUM_IMAGES = {"10k": 10_000, "1k": 1_000}
+
+
+def read(root: Path, options: Options) -> RetrievalSet:
+    """Raises: LayoutError."""
+    path = find_file(root, "share4v_sam_10k.json")
+    entries = read_json_file(path)
+    if not isinstance(entries, list):
+        raise LayoutError(f"{path} must hold a list of entries")
+    num_images = _NUM_IMAGES[options.variant or "10k"]
+    rows = []
+    for number, entry in enumerate(entries[:num_images]):
+        where = f"{path}, entry {number}"
+        answer = field(field(entry, "conversations", where), 1, where)
+        rows.append(
+            Row(text_field(entry, "image", where), text_field(answer, "value", where), where)
+        )
+    return retrieval_set("sharegpt4v", root, rows, num_images, options, [path])

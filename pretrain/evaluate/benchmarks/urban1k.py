@@ -1,0 +1,26 @@
+"""Urban1k (Zhang et al., Long-CLIP, ECCV 2024): city scenes with one long caption each."""
+
+from pathlib import Path
+
+from pretrain.evaluate.benchmarks.base import Options, RetrievalSet
+from pretrain.evaluate.benchmarks.layout import Row, find_folder, read_text, retrieval_set
+
+VARIANTS = {"": "image/N.jpg with the first line of caption/N.txt, all 1,000 pairs"}
+
+
+def read(root: Path, options: Options) -> RetrievalSet:
+    """Raises: LayoutError."""
+    captions, images = find_folder(root, "caption"), find_folder(root, "image")
+    paths = sorted((root / captions).glob("*.txt"), key=lambda path: _number(path.stem))
+    rows = [
+        Row(f"{images}/{path.stem}.jpg", (read_text(path).splitlines() or [""])[0], str(path))
+        for path in paths
+    ]
+    named = {path.stem for path in paths}
+    without = [path for path in (root / images).glob("*.jpg") if path.stem not in named]
+    missing = [f"{captions}/{path.stem}.txt" for path in sorted(without)]
+    return retrieval_set("urban1k", root, rows, 1000, options, paths, missing)
+
+
+def _number(stem: str) -> tuple[int, str]:
+    return (int(stem) if stem.isdecimal() else -1, stem)

@@ -1,0 +1,67 @@
+"""What is evaluated: a folder of MDS shards, or published benchmarks in their own layouts."""
+
+from dataclasses import dataclass, field, fields
+
+from recaption.common.config import ConfigError, check_at_least, load_config
+
+USAGE = """usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]
+
+data=FOLDER evaluates on MDS shards; benchmark=NAME root=FOLDER on a published benchmark, and
+benchmark=all on every one whose folder stands under `roots`. docs/evaluation.md has the layouts."""
+
+#: Keys that only one of the two kinds of evaluation reads.
+_OF_SHARDS = ("num_samples", "source")
+_OF_BENCHMARKS = (
+    *("root", "roots", "variant", "variants", "allow_missing", "model", "name", "num_candidates"),
+)
+
+
+@dataclass
+class EvaluateConfig:
+    checkpoint: str = "???"  # a run (its newest complete checkpoint), a checkpoint or a release
+    ema: bool = False  # the running mean of a run's weights instead of the weights
+    data: str = ""  # folder of MDS shards
+    benchmark: str = ""  # instead of data: a benchmark's name, several joined by commas, or all
+    root: str = ""  # folder with the benchmark's files, in the layout that its authors publish
+    # the same for several benchmarks: {docci: FOLDER, coco: FOLDER}
+    roots: dict[str, str] = field(default_factory=dict)
+    variant: str = ""  # a published variant of the benchmark; empty: the usual one
+    # the same for several benchmarks: {dci: "1999"}
+    variants: dict[str, str] = field(default_factory=dict)
+    allow_missing: bool = False  # go on with the part of a benchmark that is there
+    # what the checkpoint is; empty: Canopy's own. open_clip:ViT-B-32 or open_clip:FILE.json (its
+    # configuration) with checkpoint=WEIGHTS (.safetensors, or what torch.load reads without code)
+    model: str = ""
+    name: str = ""  # what the model is called in tables; empty: after its checkpoint
+    output: str = ""  # folder for the results and report/; empty: the run's folder
+    num_samples: int = 500  # the first so many samples of the set that have a caption
+    source: str = ""  # which captions; empty: the longest of each sample
+    batch_size: int = 50  # images encoded at once
+    image_size: int | None = None  # side in pixels; null: the one trained on
+    alpha: float | None = None  # CAFT: share of the local score; null: as the model was configured
+    # CAFT: blend for the so many texts that the whole score ranks first for an image (16 as
+    # published), the others are not found at all; null: blend for all
+    num_candidates: int | None = None
+    report: bool = True  # write report/report.html too
+    num_pictures: int = 8  # images in each section of the report
+
+    def __post_init__(self) -> None:
+        least: dict[str, float] = {"num_samples": self.num_samples, "batch_size": self.batch_size}
+        if self.num_candidates is not None:
+            least["num_candidates"] = self.num_candidates
+        check_at_least(1, least)
+
+
+def read_arguments(argv: list[str]) -> EvaluateConfig:
+    """Raises: ConfigError: neither `data` nor `benchmark`, both, or a key of the other kind."""
+    config = load_config(EvaluateConfig, argv, USAGE)
+    if bool(config.data) == bool(config.benchmark):
+        raise ConfigError(
+            "give either data=FOLDER of MDS shards, or benchmark=NAME and root=FOLDER"
+        )
+    kind, others = ("data", _OF_BENCHMARKS) if config.data else ("benchmark", _OF_SHARDS)
+    untouched = EvaluateConfig(checkpoint=config.checkpoint)
+    for key in (f.name for f in fields(config) if f.name in others):
+        if getattr(config, key) != getattr(untouched, key):
+            raise ConfigError(f"{key} says nothing to an evaluation of {kind}=...: leave it out")
+    return config

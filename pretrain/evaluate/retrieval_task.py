@@ -1,0 +1,116 @@
+"""Retrieval on a benchmark: recalls both ways with their intervals, next to chance."""
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pretrain.evaluate.benchmarks.base import RetrievalSet
+from pretrain.evaluate.bootstrap import NUM_RESAMPLES, share_intervals
+from pretrain.evaluate.encode import batches
+from pretrain.evaluate.encoders import Encoders, Scorer
+from pretrain.evaluate.reading import read_ahead
+from pretrain.evaluate.retrieval import (
+    chance,
+    image_to_text_ranks,
+    recall_of_ranks,
+    text_to_image_ranks,
+)
+from pretrain.evaluate.streamed import streamed_scores
+from pretrain.models.features import ImageFeatures, TextFeatures
+from recaption.common.progress import Progress
+
+INTERVALS = (
+    f"95 % of {NUM_RESAMPLES:,} resamples of the images (percentile bootstrap), the candidates "
+    "unchanged"
+)
+_RECALLS = {"r1": 1, "r5": 5, "r10": 10}
+_NUM_EXAMPLES = 8  # texts kept for the report, of the best and of the worst
+_NUM_CANDIDATES = 5  # images kept for each of them
+
+
+def evaluate(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
+    """Figures of every score of the encoders; see `docs/evaluation.md` for what they mean."""
+    texts = encode_texts(data, encoders, batch_size)
+    images = encode_images(data, encoders, batch_size)
+    scores = streamed_scores(encoders, images, len(data.images), texts)
+    return figures(scores, data, encoders)
+
+
+def encode_texts(data: RetrievalSet, encoders: Encoders, batch_size: int) -> TextFeatures:
+    """Features of all texts, in their order."""
+    features = []
+    with Progress(len(data.texts), "texts", "encode") as progress:
+        for batch in batches(data.texts, batch_size):
+            features.append(encoders.encode_captions(batch))
+            progress.advance(len(batch))
+    return TextFeatures.concatenate(features)
+
+
+def encode_images(
+    data: RetrievalSet, encoders: Encoders, batch_size: int
+) -> Iterator[ImageFeatures]:
+    """Features of all images batch by batch; the next ones are read meanwhile."""
+    with Progress(len(data.images), "images", "encode and score") as progress:
+        for batch in batches(read_ahead(data.images, encoders.preprocess), batch_size):
+            yield encoders.encode_images(batch)
+            progress.advance(len(batch))
+
+
+def figures(scores: dict[str, Tensor], data: RetrievalSet, encoders: Scorer) -> dict[str, Any]:
+    """What is told of score matrices (num_images, num_texts), the retrieval score first."""
+    image_of_text = torch.tensor(data.image_of_text)
+    is_cut = [encoders.is_cut(text) for text in data.texts]
+    return {
+        "num_images": len(data.images),
+        "num_texts": len(data.texts),
+        "share_cut": sum(is_cut) / len(is_cut),
+        "columns": {name: _both_ways(matrix, image_of_text) for name, matrix in scores.items()},
+        "chance": asdict(chance(len(data.images), image_of_text)),
+        "intervals": INTERVALS,
+        "examples": _examples(next(iter(scores.values())), image_of_text, data),
+    }
+
+
+def _both_ways(scores: Tensor, image_of_text: Tensor) -> dict[str, Any]:
+    by_text = text_to_image_ranks(scores, image_of_text)
+    by_image = image_to_text_ranks(scores, image_of_text)
+    return {
+        "text_to_image": _recalls(by_text, image_of_text),
+        "image_to_text": _recalls(by_image, torch.arange(len(by_image))),
+    }
+
+
+def _recalls(ranks: Tensor, image_of_query: Tensor) -> dict[str, Any]:
+    hits = torch.stack([ranks <= k for k in _RECALLS.values()], dim=1).double().numpy()
+    intervals = share_intervals(hits, image_of_query.numpy().astype(np.int64))
+    named = {f"{name}_interval": ends for name, ends in zip(_RECALLS, intervals, strict=True)}
+    return asdict(recall_of_ranks(ranks)) | named
+
+
+def _examples(scores: Tensor, image_of_text: Tensor, data: RetrievalSet) -> dict[str, list]:
+    """Texts whose image came first by the widest margin, and those whose image came last."""
+    ranks = text_to_image_ranks(scores, image_of_text)
+    right = scores.gather(0, image_of_text[None])[0]
+    best = scores.topk(min(2, len(scores)), dim=0).values
+    margin = right - best[-1]  # where the right one is first, the other is the second
+    found = [t for t in margin.argsort(descending=True, stable=True).tolist() if ranks[t] == 1]
+    lost = [t for t in ranks.argsort(descending=True, stable=True).tolist() if ranks[t] > 1]
+
+    def describe(text: int) -> dict[str, Any]:
+        order = scores[:, text].argsort(descending=True, stable=True)[:_NUM_CANDIDATES]
+        own = data.image_of_text[text]
+        return {
+            "text": data.texts[text],
+            "image": data.images[own].name,
+            "rank": int(ranks[text]),
+            "candidates": [data.images[image].name for image in order.tolist()],
+        }
+
+    return {
+        "found": [describe(text) for text in found[:_NUM_EXAMPLES]],
+        "lost": [describe(text) for text in lost[:_NUM_EXAMPLES]],
+    }

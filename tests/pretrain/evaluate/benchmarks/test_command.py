@@ -1,0 +1,172 @@
+"""The command on small benchmarks: its figures, its page, and the mistakes of users."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pretrain.evaluate import main
+from pretrain.evaluate.benchmarks.published import PUBLISHED
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+from recaption.common.config import ConfigError, UserError
+from recaption.common.files import sha256_file
+from tests.pretrain.evaluate.benchmarks.layouts import (
+    TEXTS,
+    write_coco,
+    write_docci,
+    write_urban1k,
+)
+from tests.pretrain.evaluate.benchmarks.models import write_open_clip
+from tests.pretrain.trainruns import TINY
+from tests.pretrain.untrained import write_run
+
+
+@pytest.fixture(scope="module")
+def roots(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("roots")
+    return {
+        "docci": write_docci(folder / "docci"),
+        "urban1k": write_urban1k(folder / "urban1k"),
+        "coco": write_coco(folder / "coco"),
+    }
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_run(tmp_path_factory.mktemp("runs") / "caft")
+
+
+def test_all_benchmarks_of_a_config_by_the_command(
+    run: Path, roots: dict[str, Path], tmp_path: Path
+) -> None:
+    config = tmp_path / "benchmarks.yaml"
+    lines = [f"  {name}: {root}" for name, root in roots.items()]
+    config.write_text("\n".join(["roots:", *lines, "variants: {coco: first5}"]) + "\n")
+    arguments = ["benchmark=all", f"checkpoint={run}", f"output={tmp_path}", "allow_missing=true"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pretrain", "evaluate", str(config), *arguments, "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    printed = json.loads(done.stdout.splitlines()[-1])
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(printed["benchmarks"]) == set(results["benchmarks"]) == set(roots)
+    assert "COCO first5: 0.06% of it, not to be compared" in done.stdout
+    assert re.search(r"caft/step-00000007, blended +\d+\.\d \(\d+\.\d-\d+\.\d\)", done.stdout)
+
+    coco = results["benchmarks"]["coco"]
+    assert coco["variant"] == "first5"
+    assert (coco["figures"]["num_images"], coco["figures"]["num_texts"]) == (3, 15)
+    assert coco["coverage"]["share"] == 3 / 5000
+    assert list(coco["figures"]["columns"]) == ["blended", "whole", "local"]
+    recall = coco["figures"]["columns"]["blended"]["text_to_image"]
+    assert recall["r1_interval"][0] <= recall["r1"] <= recall["r1_interval"][1]
+    # Five of fifteen texts are an image's own; one of three images is a text's own.
+    assert coco["figures"]["chance"]["text_to_image"]["r1"] == pytest.approx(1 / 3)
+    assert coco["figures"]["chance"]["image_to_text"]["r1"] == pytest.approx(1 / 3)
+    annotations = roots["coco"] / "annotations" / "captions_val2017.json"
+    assert coco["inputs"]["files"] == {annotations.name: sha256_file(annotations)}
+    assert coco["inputs"]["pictures"]["num_files"] == 3
+
+    weights = run / "checkpoints" / "step-00000007" / "model.safetensors"
+    assert results["model"]["weights"]["sha256"] == sha256_file(weights)
+    assert results["code"]["version"]
+
+    page = (tmp_path / "report" / "benchmarks.html").read_text()
+    assert "Found most clearly" in page or "Lost most badly" in page
+    assert TEXTS[1] in page
+    sources = re.findall(r'(?:src|href)="([^"]*)"', page)
+    assert len(sources) > 20
+    assert all(source.startswith("data:image/") for source in sources)
+
+
+def test_a_model_of_open_clip_is_compared_in_the_same_way(
+    roots: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config, weights = write_open_clip(tmp_path)
+    arguments = [f"model=open_clip:{config}", f"checkpoint={weights}", f"output={tmp_path}"]
+    main(["benchmark=docci", f"root={roots['docci']}", "allow_missing=true", *arguments])
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert results["model"]["architecture"] == "canopy-tiny"
+    assert list(results["benchmarks"]["docci"]["figures"]["columns"]) == ["score"]
+    assert "canopy-tiny (weights)" in capsys.readouterr().out
+
+
+def test_captions_beyond_the_context_are_counted(roots: dict[str, Path], tmp_path: Path) -> None:
+    short = write_run(tmp_path / "run", TINY.replace("context_length: 32", "context_length: 5"))
+    arguments = [f"root={roots['docci']}", f"checkpoint={short}", "allow_missing=true"]
+    main(["benchmark=docci", *arguments, "report=false"])
+    figures = json.loads((short / "results.json").read_text())["benchmarks"]["docci"]["figures"]
+    assert figures["share_cut"] == 1.0
+    assert not (short / "report").exists()
+
+
+def test_the_batch_does_not_change_the_figures(
+    run: Path, roots: dict[str, Path], tmp_path: Path
+) -> None:
+    figures = []
+    for size in (1, 4):
+        output = tmp_path / str(size)
+        arguments = [f"root={roots['urban1k']}", f"checkpoint={run}", f"output={output}"]
+        main(["benchmark=urban1k", *arguments, "allow_missing=true", f"batch_size={size}"])
+        results = json.loads((output / "results.json").read_text())
+        figures.append(results["benchmarks"]["urban1k"]["figures"])
+    assert figures[0] == figures[1]
+
+
+def test_published_figures_stand_beside_a_whole_set(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from pretrain.evaluate.benchmarks import docci
+
+    monkeypatch.setitem(docci._NUM_IMAGES, "test", 3)
+    root = write_docci(tmp_path / "docci")
+    main(["benchmark=docci", f"root={root}", f"checkpoint={run}", f"output={tmp_path}"])
+    printed = capsys.readouterr().out
+    assert "DOCCI test: all of it" in printed
+    assert re.search(r"Long-CLIP \(400M \+ 1M\) +71\.4 .* 63\.1", printed)
+    page = (tmp_path / "report" / "benchmarks.html").read_text()
+    assert "Long-CLIP (400M + 1M)" in page
+
+
+def test_published_figures_are_of_known_benchmarks() -> None:
+    assert set(PUBLISHED) <= set(BENCHMARKS)
+    assert PUBLISHED["docci"]["CAFT (30M, from scratch)"] == {"I2T R@1": 80.6}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["benchmark=docki", "root=x"], "did you mean docci"),
+        (["benchmark=docci"], "needs root=FOLDER"),
+        (["benchmark=docci", "root=/nowhere"], "root=/nowhere is no folder"),
+        (["benchmark=docci", "root=/nowhere", "variant=1999"], "has no variant '1999'"),
+        (["benchmark=all"], "give some"),
+        (["benchmark=all", "roots={dokki: x}"], "did you mean docci"),
+        (["benchmark=docci,coco", "root=x"], "root is for one benchmark"),
+        (["benchmark=docci", "root=x", "data=y"], "either data=FOLDER"),
+        ([], "either data=FOLDER"),
+        (["benchmark=docci", "root=x", "source=long"], "source says nothing"),
+        (["data=x", "variant=test"], "variant says nothing"),
+        (["benchmark=docci", "root=x", "num_candidates=0"], "num_candidates=0"),
+    ],
+)
+def test_mistakes_are_told_in_one_line(arguments: list[str], message: str, run: Path) -> None:
+    with pytest.raises(ConfigError if "nowhere is" not in message else UserError) as caught:
+        main([f"checkpoint={run}", *arguments])
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_keys_of_canopy_say_nothing_to_open_clip(roots: dict[str, Path], tmp_path: Path) -> None:
+    config, weights = write_open_clip(tmp_path)
+    common = ["benchmark=docci", f"root={roots['docci']}", "allow_missing=true", "output=x"]
+    with pytest.raises(ConfigError, match="alpha says nothing"):
+        main([*common, f"model=open_clip:{config}", f"checkpoint={weights}", "alpha=0.5"])
+    with pytest.raises(ConfigError, match="model=clip: leave it out"):
+        main([*common, "model=clip", f"checkpoint={weights}"])

@@ -1,0 +1,114 @@
+"""FG-OVD's JSON lines on crops of COCO pictures."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain.evaluate.benchmarks.base import LayoutError, Options
+from pretrain.evaluate.benchmarks.fg_ovd import read
+from pretrain.evaluate.choice import evaluate
+from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
+
+HARD = Options("hard")
+SOME = Options("hard", allow_missing=True)
+FILE = "1_attributes_llava.jsonl"
+
+
+def _row(image: str, box: list[float], right: Any, *wrong: Any) -> dict[str, Any]:
+    return {"img_path": image, "bbox": box, "pos_expression": right, "neg_expression": list(wrong)}
+
+
+def _write(root: Path, *rows: Any) -> Path:
+    write_picture(root / "val2017" / "000000000001.jpg", "red", "green")
+    path = root / FILE
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+GOOD = _row("/val2017/000000000001.jpg", [8.0, 0.0, 8.0, 16.0], ["a green bag"], "a red bag")
+
+
+def test_crops_and_expressions(tmp_path: Path) -> None:
+    whole = _row("coco/val2017/000000000001.jpg", [0, 0, 16, 16], "a blue bag", "a red bag", "hat")
+    _write(tmp_path, GOOD, whole)
+    data = read(tmp_path, HARD)
+    assert data.images[0].box == (8, 0, 8, 16)
+    assert data.images[0].open().getcolors() == [(128, (0, 255, 0))]
+    assert data.choices == [("a green bag", "a red bag"), ("a blue bag", "a red bag", "hat")]
+    assert data.groups == ["hard", "hard"]
+    assert data.coverage.num_expected == 2
+    result = evaluate(data, ColourEncoders(), batch_size=8)
+    assert result["accuracy"] == 0.5
+    assert result["chance"]["accuracy"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+
+
+def test_the_variant_chooses_the_file(tmp_path: Path) -> None:
+    _write(tmp_path, GOOD).rename(tmp_path / "shuffle_negatives_llava.jsonl")
+    assert read(tmp_path, Options("trivial")).groups == ["trivial"]
+    with pytest.raises(LayoutError, match=r"1_attributes_llava\.jsonl"):
+        read(tmp_path, Options("hard"))
+
+
+def test_all_four_difficulties(tmp_path: Path) -> None:
+    (tmp_path / "fgovd_json").mkdir()
+    for name in ("1_attributes", "2_attributes", "3_attributes", "shuffle_negatives"):
+        path = _write(tmp_path, GOOD)
+        path.rename(tmp_path / "fgovd_json" / f"{name}_llava.jsonl")
+    data = read(tmp_path, Options())
+    assert data.groups == ["hard", "medium", "easy", "trivial"]
+    assert len(data.coverage.inputs) == data.coverage.num_expected == 4
+    (tmp_path / "fgovd_json" / "3_attributes_llava.jsonl").unlink()
+    with pytest.raises(LayoutError, match=r"3_attributes_llava\.jsonl \(easy\).*allow_missing"):
+        read(tmp_path, Options())
+    assert read(tmp_path, Options(allow_missing=True)).groups == ["hard", "medium", "trivial"]
+
+
+def test_repeated_rows_and_right_texts_among_wrong_ones_are_counted(tmp_path: Path) -> None:
+    tie = _row("val2017/000000000001.jpg", [0, 0, 8, 16], "a red bag", "a red bag")
+    _write(tmp_path, GOOD, GOOD, tie)
+    data = read(tmp_path, HARD)
+    assert data.coverage.num_expected == len(data.images) == 2
+    assert data.coverage.notes == {
+        "rows that were there before": 1,
+        "right texts among the wrong ones": 1,
+    }
+    assert evaluate(data, ColourEncoders(), batch_size=8)["accuracy"] == 0.5  # a tie is wrong
+
+
+def test_missing_pictures_and_empty_texts(tmp_path: Path) -> None:
+    absent = GOOD | {"img_path": "/val2017/000000000002.jpg"}
+    path = _write(tmp_path, GOOD, absent, _row("val2017/000000000001.jpg", [0, 0, 8, 8], "a", " "))
+    with pytest.raises(LayoutError, match=r"val2017/000000000002\.jpg.*allow_missing=true"):
+        read(tmp_path, HARD)
+    data = read(tmp_path, SOME)
+    assert (len(data.images), data.coverage.num_expected) == (1, 3)
+    assert data.coverage.missing == ["val2017/000000000002.jpg", f"the text of {path}, line 3"]
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ({"img_path": "val2017/000000000001.jpg"}, "line 1 has no field 'bbox'"),
+        (_row("../secret.jpg", [0, 0, 1, 1], "a", "b"), "leads out of the root"),
+        (_row("val2017/000000000001.jpg", [0, 0, 1], "a", "b"), "bbox is not x, y, width"),
+        (_row("val2017/000000000001.jpg", [0, 0, 0, 1], "a", "b"), "bbox is empty"),
+        (_row("val2017/000000000001.jpg", [0, 0, 1, 1], "a"), "line 1: not one pos_expression"),
+        (_row("val2017/000000000001.jpg", [0, 0, 1, 1], ["a", "b"], "c"), "not one pos_expression"),
+        (_row("val2017/000000000001.jpg", [0, 0, 1, 1], "a", 3), "an expression is no text"),
+        ([1], "line 1 is no JSON object"),
+    ],
+)
+def test_odd_lines_are_named(tmp_path: Path, row: Any, message: str) -> None:
+    _write(tmp_path, row)
+    with pytest.raises(LayoutError, match=message) as error:
+        read(tmp_path, SOME)
+    assert FILE in str(error.value)
+
+
+def test_a_truncated_file(tmp_path: Path) -> None:
+    path = _write(tmp_path, GOOD, GOOD)
+    path.write_text(path.read_text()[:-30])
+    with pytest.raises(LayoutError, match=rf"{FILE}, line 2 is damaged"):
+        read(tmp_path, HARD)

@@ -1,0 +1,106 @@
+"""ImageNet, ImageNet-V2 and ImageNet-O as folders of classes."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from pretrain.evaluate.benchmarks.base import LayoutError, Options
+from pretrain.evaluate.benchmarks.imagenet import (
+    class_ids,
+    class_names,
+    read,
+    read_o,
+    read_v2,
+    templates,
+)
+from recaption.common.config import UserError
+from tests.pretrain.evaluate.benchmarks.colours import write_picture
+
+SOME = Options(allow_missing=True)
+
+
+def _link_folders(folder: Path, picture: Path, names: list[str], count: int = 1) -> None:
+    for name in names:
+        (folder / name).mkdir(parents=True)
+        for number in range(count):
+            os.link(picture, folder / name / f"ILSVRC2012_val_{number:08d}.JPEG")
+
+
+@pytest.fixture
+def picture(tmp_path: Path) -> Path:
+    write_picture(tmp_path / "one.JPEG", "red")
+    return tmp_path / "one.JPEG"
+
+
+def test_names_and_prompts_are_the_published_ones() -> None:
+    by_id = dict(zip(class_ids(), class_names(), strict=True))
+    assert len(by_id) == 1000
+    assert by_id["n01440764"] == "tench"
+    assert by_id["n02110185"] == "Siberian Husky"
+    assert by_id["n15075141"] == "toilet paper"
+    assert len(set(templates())) == 80
+    assert "a photo of a {}." in templates()
+    assert all(template.count("{}") == 1 for template in templates())
+
+
+def test_the_whole_set_in_either_root(tmp_path: Path, picture: Path) -> None:
+    _link_folders(tmp_path / "imagenet" / "val", picture, list(class_ids()))
+    data = read(tmp_path / "imagenet", Options(), num_per_class=1)
+    assert data.labels == list(range(1000))
+    assert data.images[999].name == "val/n15075141/ILSVRC2012_val_00000000.JPEG"
+    assert data.coverage.num_expected == 1000
+    assert data.coverage.missing == []
+    assert len(read(tmp_path / "imagenet" / "val", Options(), num_per_class=1).images) == 1000
+
+
+def test_missing_classes_and_images_are_named(tmp_path: Path, picture: Path) -> None:
+    _link_folders(tmp_path / "val", picture, ["n01440764", "n15075141"], 2)
+    with pytest.raises(LayoutError, match=r"n01440764/ \(2 of 50 images\).*allow_missing=true"):
+        read(tmp_path, Options())
+    data = read(tmp_path, SOME)
+    assert data.labels == [0, 0, 999, 999]
+    assert data.coverage.num_expected == 50_000
+    assert len(data.coverage.missing) == 1000
+
+
+def test_wrong_layouts(tmp_path: Path, picture: Path) -> None:
+    with pytest.raises(LayoutError, match="no folders named by WordNet ids"):
+        read(tmp_path, SOME)
+    os.link(picture, tmp_path / "ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(LayoutError, match="in one heap: sort them"):
+        read(tmp_path, SOME)
+    with pytest.raises(LayoutError, match="is no folder"):
+        read(tmp_path / "absent", SOME)
+    with pytest.raises(LayoutError, match="no folders 0 to 999"):
+        read_v2(tmp_path, SOME)
+    (tmp_path / "n00000001").mkdir()
+    with pytest.raises(LayoutError, match="n00000001/, which is none of ImageNet's"):
+        read_o(tmp_path, SOME)
+
+
+def test_v2_folders_are_numbers_and_not_words(tmp_path: Path, picture: Path) -> None:
+    folder = tmp_path / "imagenetv2-matched-frequency-format-val"
+    _link_folders(folder, picture, ["0", "10", "2"])
+    data = read_v2(tmp_path, SOME)
+    assert data.labels == [0, 2, 10]
+    assert data.classes[2] == "great white shark"
+    assert read_v2(folder, SOME).labels == [0, 2, 10]
+    with pytest.raises(LayoutError, match="another variant than the one asked for"):
+        read_v2(folder, Options("top-images", allow_missing=True))
+
+
+def test_o_has_the_classes_of_its_folders(tmp_path: Path, picture: Path) -> None:
+    _link_folders(tmp_path / "imagenet-o", picture, ["n15075141", "n01440764"])
+    data = read_o(tmp_path, SOME)
+    assert data.classes == ["tench", "toilet paper"]
+    assert data.labels == [0, 1]
+    with pytest.raises(LayoutError, match=r"2 of 200 class folders, 1998 of 2000 images"):
+        read_o(tmp_path, Options())
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "val" / "n01440764").mkdir(parents=True)
+    (tmp_path / "val" / "n01440764" / "cut.JPEG").write_bytes(b"\xff\xd8\xff")
+    with pytest.raises(UserError, match=r"n01440764/cut\.JPEG cannot be opened"):
+        read(tmp_path, SOME).images[0].open()

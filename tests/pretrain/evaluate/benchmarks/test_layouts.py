@@ -1,0 +1,213 @@
+"""Readers of official layouts: what they take, and what they say of a copy that is not whole."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from pretrain.evaluate.benchmarks.base import LayoutError, Options, RetrievalSet
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+from tests.pretrain.evaluate.benchmarks.layouts import (
+    TEXTS,
+    WRITERS,
+    write_coco,
+    write_dci,
+    write_docci,
+    write_flickr30k,
+    write_picture,
+    write_urban1k,
+)
+
+
+def read(name: str, root: Path, variant: str = "", allow_missing: bool = True) -> RetrievalSet:
+    benchmark = BENCHMARKS[name]
+    options = Options(variant or next(iter(benchmark.variants)), allow_missing)
+    data = benchmark.read(root, options)
+    assert isinstance(data, RetrievalSet)
+    return data
+
+
+def names(data: RetrievalSet) -> list[str]:
+    return [picture.path.name for picture in data.images]
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_picture_of_a_set_opens_and_has_its_own_text(name: str, tmp_path: Path) -> None:
+    data = read(name, WRITERS[name](tmp_path))
+    assert len(data.images) == len(set(names(data))) > 1
+    assert all(picture.open().size == (36, 24) for picture in data.images)
+    assert sorted(set(data.image_of_text)) == list(range(len(data.images)))
+    assert not data.coverage.missing
+    assert data.coverage.num_expected > len(data.images)
+    assert all(path.is_file() for path in data.coverage.inputs)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_part_of_a_set_needs_leave(name: str, tmp_path: Path) -> None:
+    root = WRITERS[name](tmp_path)
+    with pytest.raises(LayoutError, match=r"images, the protocol [\d,]+; allow_missing=true"):
+        read(name, root, allow_missing=False)
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_missing_picture_is_named_or_counted(name: str, tmp_path: Path) -> None:
+    root = WRITERS[name](tmp_path)
+    whole = read(name, root)
+    gone = whole.images[1]
+    gone.path.unlink()
+    with pytest.raises(LayoutError, match=f"1 missing in .*{gone.path.name}; allow_missing"):
+        read(name, root, allow_missing=False)
+    rest = read(name, root)
+    assert [Path(entry).name for entry in rest.coverage.missing] == [gone.path.name]
+    assert names(rest) == [name for name in names(whole) if name != gone.path.name]
+    assert gone.path.name not in names(rest)
+    left = [t for t, i in zip(whole.texts, whole.image_of_text, strict=True) if i != 1]
+    assert list(rest.texts) == left
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_wrong_root_is_told_with_what_it_holds(name: str, tmp_path: Path) -> None:
+    (tmp_path / "cats").mkdir()
+    with pytest.raises(LayoutError, match=r"holds no .*; it holds cats/"):
+        read(name, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["dci", "sharegpt4v", "coco", "docci", "iiw"])
+def test_a_file_that_was_cut_off_is_named(name: str, tmp_path: Path) -> None:
+    root = WRITERS[name](tmp_path)
+    path = read(name, root).coverage.inputs[-1]
+    path.write_text(path.read_text()[:-20])
+    with pytest.raises(LayoutError, match=f"{path.name}.* is damaged") as caught:
+        read(name, root)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_root_is_looked_for_nearby(tmp_path: Path) -> None:
+    write_docci(tmp_path / "docci")
+    with pytest.raises(LayoutError, match=f"give root={tmp_path / 'docci'}"):
+        read("docci", tmp_path)
+    with pytest.raises(LayoutError, match=f"give root={tmp_path / 'docci'}"):
+        read("docci", tmp_path / "docci" / "images")
+
+
+def test_dci_joins_short_and_extra_caption(tmp_path: Path) -> None:
+    data = read("dci", write_dci(tmp_path))
+    assert data.texts[0] == "This is picture 0\nIt has a colour. Nothing else is there."
+    assert names(data) == [f"sa_{number}.jpg" for number in range(6)]
+    assert data.coverage.num_expected == 7805
+
+
+def test_dci_by_the_list_that_others_use(tmp_path: Path) -> None:
+    data = read("dci", write_dci(tmp_path), "1999")
+    assert names(data) == ["sa_4.jpg", "sa_2.jpg"]
+    assert list(data.texts) == [TEXTS[4], TEXTS[2]]
+    assert data.coverage.num_expected == 1999
+
+
+def test_dci_names_an_annotation_that_is_not_there(tmp_path: Path) -> None:
+    root = write_dci(tmp_path)
+    (root / "densely_captioned_images/annotations/3.json").unlink()
+    with pytest.raises(LayoutError, match=r"1 missing in .*annotations/3\.json"):
+        read("dci", root, allow_missing=False)
+    assert len(read("dci", root).images) == 5
+
+
+def test_docci_with_and_without_qual_test(tmp_path: Path) -> None:
+    root = write_docci(tmp_path)
+    assert read("docci", root).texts == TEXTS[1:4]
+    more = read("docci", root, "test+qual_test")
+    assert more.texts == [*TEXTS[1:4], TEXTS[5]]
+    assert more.coverage.num_expected == 5100
+
+
+def test_urban1k_takes_first_lines_in_the_order_of_numbers(tmp_path: Path) -> None:
+    root = write_urban1k(tmp_path)
+    data = read("urban1k", root)
+    assert data.texts == TEXTS
+    assert names(data)[-1] == "10.jpg"
+    (root / "caption" / "2.txt").unlink()
+    assert read("urban1k", root).coverage.missing == ["caption/2.txt"]
+
+
+def test_coco_with_all_captions_or_five(tmp_path: Path) -> None:
+    root = write_coco(tmp_path)
+    everything = read("coco", root)
+    assert [everything.image_of_text.count(image) for image in range(3)] == [5, 6, 5]
+    five = read("coco", root, "first5")
+    assert [five.image_of_text.count(image) for image in range(3)] == [5, 5, 5]
+    assert five.texts[:5] == [f"Picture 0 in words {n}." for n in range(5)]
+    assert everything.coverage.notes == {"images with several texts": 3}
+
+
+def test_flickr30k_takes_the_test_images_by_either_list(tmp_path: Path) -> None:
+    root = write_flickr30k(tmp_path)
+    by_names = read("flickr30k", root)
+    assert names(by_names) == ["1001.jpg", "1003.jpg"]
+    assert len(by_names.texts) == 10
+    (root / "test.txt").unlink()
+    images = [
+        {"filename": f"{1000 + n}.jpg", "split": "test" if n % 2 else "train"} for n in range(4)
+    ]
+    (root / "dataset_flickr30k.json").write_text(json.dumps({"images": images}))
+    assert names(read("flickr30k", root)) == ["1001.jpg", "1003.jpg"]
+
+
+def edit_lines(path: Path, change: Callable[[list[dict]], list[dict]]) -> None:
+    rows = change([json.loads(line) for line in path.read_text().splitlines()])
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_row_that_stands_there_twice_counts_once(tmp_path: Path) -> None:
+    root = write_docci(tmp_path)
+    path = root / "annotations" / "docci_descriptions.jsonlines"
+    edit_lines(path, lambda rows: [*rows, rows[1]])
+    data = read("docci", root)
+    assert data.texts == TEXTS[1:4]
+    assert data.coverage.notes == {"rows that were there before": 1}
+
+
+def test_equal_texts_of_two_images_are_kept_and_told(tmp_path: Path) -> None:
+    root = write_docci(tmp_path)
+    path = root / "annotations" / "docci_descriptions.jsonlines"
+    edit_lines(path, lambda rows: [{**row, "description": TEXTS[1]} for row in rows])
+    data = read("docci", root)
+    assert data.image_of_text == [0, 1, 2]
+    assert data.coverage.notes == {"texts that another image has, too": 2}
+
+
+def test_an_empty_caption_is_named_or_counted(tmp_path: Path) -> None:
+    root = write_urban1k(tmp_path)
+    path = root / "caption" / "3.txt"
+    path.write_text("\n")
+    with pytest.raises(LayoutError, match=f"1 missing in .*the text of {path}"):
+        read("urban1k", root, allow_missing=False)
+    data = read("urban1k", root)
+    assert "3.jpg" not in names(data)
+    assert data.coverage.missing == [f"the text of {path}"]
+
+
+def test_a_record_without_its_field_is_named(tmp_path: Path) -> None:
+    root = write_docci(tmp_path)
+    path = root / "annotations" / "docci_descriptions.jsonlines"
+    edit_lines(path, lambda rows: [{"split": "test", "image_file": "a.jpg"}, *rows])
+    with pytest.raises(LayoutError, match="line 1 has no field 'description'"):
+        read("docci", root)
+
+
+def test_nothing_at_all_is_an_error_even_with_leave(tmp_path: Path) -> None:
+    root = write_docci(tmp_path)
+    for path in (root / "images").iterdir():
+        path.unlink()
+    with pytest.raises(LayoutError, match="nothing of it is in"):
+        read("docci", root)
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
+    root = write_docci(tmp_path)
+    picture = read("docci", root).images[0]
+    picture.path.write_bytes(b"no picture")
+    with pytest.raises(Exception, match=f"{picture.path.name} cannot be opened"):
+        picture.open()
+    write_picture(picture.path, 1)
+    assert picture.open().size == (36, 24)

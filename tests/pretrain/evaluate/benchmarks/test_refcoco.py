@@ -1,0 +1,149 @@
+"""RefCOCO's pickles and instances on pictures of stripes, and grounding on them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from pycocotools import mask as coco_masks
+
+from pretrain.evaluate.benchmarks.base import LayoutError, Options
+from pretrain.evaluate.benchmarks.dense import Region
+from pretrain.evaluate.benchmarks.refcoco import read_refcoco, read_refcoco_plus, read_refcocog
+from pretrain.evaluate.grounding import evaluate, shrink
+from recaption.common.config import UserError
+from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
+from tests.pretrain.evaluate.benchmarks.vision_layouts import (
+    REFCOCO_IMAGES,
+    REFS,
+    reference,
+    write_pickle,
+    write_refcoco,
+)
+from tests.pretrain.pickles import Touch
+
+
+def test_expressions_of_the_split_by_picture(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    data = read_refcoco(tmp_path, Options())
+    assert data.sentences == [["the blue wall", "right"], ["red"]]
+    assert data.images[0].name == str(REFCOCO_IMAGES / "COCO_train2014_000000000001.jpg")
+    assert data.regions[0][1].mask()[:, 6:].all()
+    assert not data.regions[0][1].mask()[:, :6].any()
+    assert data.coverage.num_expected == 2
+    assert read_refcoco(tmp_path, Options("testA")).sentences == [["the green wall"]]
+
+
+def test_figures_by_hand(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    result = evaluate(read_refcoco(tmp_path, Options()), ColourEncoders(), batch_size=2)
+    # "the blue wall": the quarter that is hot is the thing: IoU 1. "right" names no colour, so its
+    # map is flat and all of it hot: 1/4. "red": a quarter is hot, the thing is a half: 1/2.
+    assert result["num_sentences"] == 3
+    assert result["miou"] == pytest.approx((1 + 1 / 4 + 1 / 2) / 3)
+    assert result["whole_image"]["miou"] == pytest.approx((1 / 4 + 1 / 4 + 1 / 2) / 3)
+    assert result["chance"]["pointing"] == pytest.approx((1 / 4 + 1 / 4 + 1 / 2) / 3)
+    assert 0 < result["chance"]["miou"] < result["miou"]
+    assert result["share_cut"] == 0
+    again = evaluate(read_refcoco(tmp_path, Options()), ColourEncoders(), batch_size=1)
+    assert again == result
+
+
+def test_all_of_an_oblong_picture_is_seen(tmp_path: Path) -> None:
+    """The encoders' own preprocessing cuts off top and bottom, where this thing is."""
+    write_refcoco(tmp_path)
+    path = tmp_path / REFCOCO_IMAGES / "COCO_train2014_000000000003.jpg"
+    write_picture(path, "green", "red", "red", "red", size=(16, 8))
+    Image.open(path).transpose(Image.Transpose.ROTATE_270).save(path, "PNG")  # green: the top
+    instances = json.loads((tmp_path / "refcoco" / "instances.json").read_text())
+    instances["annotations"][2]["segmentation"] = [[0.0, 0.0, 8.0, 0.0, 8.0, 4.0, 0.0, 4.0]]
+    (tmp_path / "refcoco" / "instances.json").write_text(json.dumps(instances))
+    result = evaluate(read_refcoco(tmp_path, Options("testA")), ColourEncoders(), batch_size=2)
+    assert result["pointing"] == 1.0
+    assert result["image_centre"]["pointing"] == 0.0
+    assert result["miou"] > 0.45
+
+
+def test_plus_and_g_have_their_own_folders(tmp_path: Path) -> None:
+    write_refcoco(tmp_path, "refcoco+")
+    assert len(read_refcoco_plus(tmp_path, Options()).images) == 2
+    with pytest.raises(LayoutError, match=r"refcocog/refs\(umd\)\.p"):
+        read_refcocog(tmp_path, Options())
+    write_refcoco(tmp_path, "refcocog", "refs(umd).p")
+    assert len(read_refcocog(tmp_path, Options()).images) == 2
+
+
+def test_missing_pictures_and_empty_expressions(tmp_path: Path) -> None:
+    path = write_refcoco(tmp_path)
+    (tmp_path / REFCOCO_IMAGES / "COCO_train2014_000000000001.jpg").unlink()
+    with pytest.raises(LayoutError, match=r"COCO_train2014_000000000001\.jpg.*allow_missing=true"):
+        read_refcoco(tmp_path, Options())
+    data = read_refcoco(tmp_path, Options(allow_missing=True))
+    assert data.sentences == [["red"]]
+    assert data.coverage.num_expected == 2
+    write_pickle(path, [*REFS, reference(3, "val", "")])
+    data = read_refcoco(tmp_path, Options(allow_missing=True))
+    assert f"the text of {path} reference 3" in data.coverage.missing
+
+
+def test_odd_files_are_named(tmp_path: Path) -> None:
+    path = write_refcoco(tmp_path)
+    write_pickle(path, [reference(9, "val", "a")])
+    with pytest.raises(LayoutError, match=r"refs\(unc\)\.p reference 0 is about image 9"):
+        read_refcoco(tmp_path, Options())
+    write_pickle(path, REFS[2:])
+    with pytest.raises(LayoutError, match="has no reference of the split val"):
+        read_refcoco(tmp_path, Options())
+    write_pickle(path, [Touch(tmp_path / "mark")])
+    with pytest.raises(LayoutError, match=r"refs\(unc\)\.p asks for"):
+        read_refcoco(tmp_path, Options())
+    assert not (tmp_path / "mark").exists()
+    write_refcoco(tmp_path)
+    instances = tmp_path / "refcoco" / "instances.json"
+    instances.write_text(instances.read_text()[:-5])
+    with pytest.raises(LayoutError, match=r"instances\.json is damaged"):
+        read_refcoco(tmp_path, Options())
+
+
+def test_a_picture_of_another_size_than_its_masks(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+    write_picture(
+        tmp_path / REFCOCO_IMAGES / "COCO_train2014_000000000002.jpg", "red", size=(16, 32)
+    )
+    with pytest.raises(UserError, match=r"000000000002\.jpg is of 16 x 32 pixels.*annotation 102"):
+        evaluate(read_refcoco(tmp_path, Options()), ColourEncoders(), batch_size=2)
+
+
+def test_run_lengths_are_masks_too() -> None:
+    mask = np.zeros((3, 4), np.uint8)
+    mask[1:, 2] = 1
+    packed = coco_masks.encode(np.asfortranarray(mask))
+    for runs in ({"counts": [7, 2, 3], "size": [3, 4]}, packed):
+        np.testing.assert_array_equal(Region("here", runs, 3, 4).mask(), mask.astype(bool))
+    for bad in ([], [[1.0, 2.0]], {"counts": "x"}, {"size": [3, 4]}):
+        with pytest.raises(LayoutError, match="here: its segmentation"):
+            Region("here", bad, 3, 4).mask()
+    with pytest.raises(LayoutError, match="of 4 x 3 pixels, its picture of 4 x 9"):
+        Region("here", packed, 9, 4).mask()
+
+
+def test_a_thing_smaller_than_a_pixel_of_the_map_is_one_pixel() -> None:
+    mask = torch.zeros(64, 64, dtype=torch.bool)
+    mask[9, 9] = True
+    assert shrink(mask, 8).nonzero().tolist() == [[1, 1]]
+    mask[:, 32:] = True
+    assert shrink(mask, 8)[:, 4:].all()
+
+
+def test_a_model_without_maps_is_told(tmp_path: Path) -> None:
+    write_refcoco(tmp_path)
+
+    class Blind(ColourEncoders):
+        def localise(self, images: Any, sentences: Any) -> None:
+            return None
+
+    with pytest.raises(UserError, match="colours makes no maps"):
+        evaluate(read_refcoco(tmp_path, Options()), Blind(), batch_size=2)
