@@ -5,12 +5,16 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pretrain.evaluate import main
+from pretrain.evaluate.benchmarks import docci
+from pretrain.evaluate.benchmarks.base import RetrievalSet
 from pretrain.evaluate.benchmarks.published import PUBLISHED
-from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS, Benchmark
+from pretrain.evaluate.encoders import Encoders
 from recaption.common.config import ConfigError, UserError
 from recaption.common.files import sha256_file
 from tests.pretrain.evaluate.benchmarks.layouts import (
@@ -122,8 +126,6 @@ def test_the_batch_does_not_change_the_figures(
 def test_published_figures_stand_beside_a_whole_set(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from pretrain.evaluate.benchmarks import docci
-
     monkeypatch.setitem(docci._NUM_IMAGES, "test", 3)
     root = write_docci(tmp_path / "docci")
     main(["benchmark=docci", f"root={root}", f"checkpoint={run}", f"output={tmp_path}"])
@@ -170,3 +172,22 @@ def test_keys_of_canopy_say_nothing_to_open_clip(roots: dict[str, Path], tmp_pat
         main([*common, f"model=open_clip:{config}", f"checkpoint={weights}", "alpha=0.5"])
     with pytest.raises(ConfigError, match="model=clip: leave it out"):
         main([*common, "model=clip", f"checkpoint={weights}"])
+
+
+def test_a_task_of_another_kind_takes_one_line(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def count(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
+        figures = {"top1": 0.25, "by_class": {"cat": 0.5}}
+        return {**figures, "note": "text", "chance": {"top1": 1 / len(data.images)}}
+
+    other = Benchmark("other", "Other", docci.VARIANTS, docci.read, count)
+    monkeypatch.setitem(BENCHMARKS, "other", other)
+    root = write_docci(tmp_path / "docci")
+    arguments = [f"checkpoint={run}", f"output={tmp_path}", "allow_missing=true"]
+    main(["benchmark=other", f"root={root}", *arguments])
+    printed = capsys.readouterr().out
+    assert re.search(r"top1 +by_class cat\n", printed)
+    assert re.search(r"step-00000007 +0\.2500 +0\.5000\n", printed)
+    assert re.search(r"chance +0\.3333", printed)
+    assert "by_class cat" in (tmp_path / "report" / "benchmarks.html").read_text()
