@@ -1,0 +1,1 @@
+"""Scaling experiments: a ladder of runs, laws fitted to them, and a report."""
