@@ -7,7 +7,7 @@ from recaption.common.config import load_config, print_json
 from recaption.common.progress import format_seconds
 from tools.scaling_laws.cost import Costs, ModelCost, assumed_speed
 from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
-from tools.scaling_laws.results import RungState, measured_seconds, state_of
+from tools.scaling_laws.outcome import RungState, measured_seconds, state_of
 
 USAGE = """usage: python -m tools.scaling_laws plan LADDER.yaml [key=value ...] [--json]
 

@@ -1,1 +1,0 @@
-"""Scaling experiments: a ladder of runs, laws fitted to them, and a report."""
