@@ -1,0 +1,159 @@
+"""``python -m tools.scaling_laws fit table=RESULTS.csv [output=FOLDER] [--json]``
+
+Fits how loss and error fall with compute, and with size and samples; predicts runs that were held
+out, says what a budget is used best for, and compares two methods at equal compute. Prints a table
+and writes fit.json, which ``report`` draws. Published tables are read as they are, such as
+
+    table=zeroshot_results.csv where.downstream_dataset=imagenet1k
+    table=results.parquet where.downstream_dataset=imagenet1k where.epoch==total_epochs
+        where.lr_scheduler=cosine
+    table=mine.csv columns.flops='forward_gmacs * 6e9' columns.error='1 - top1 * 0.01'
+"""
+
+import json
+import math
+from pathlib import Path
+
+from recaption.common.config import (
+    ConfigError,
+    check_at_least,
+    check_choice,
+    load_config,
+    nearest_name,
+    print_json,
+    to_dict,
+)
+from recaption.common.errors import UserError
+from recaption.common.files import atomic_write, sha256_file
+from recaption.common.progress import Progress
+from tools.scaling_laws.columns import FORMATS, TARGETS
+from tools.scaling_laws.compare import Comparison, compare_laws
+from tools.scaling_laws.group import LAWS, Curve, FitConfig, fit_group
+from tools.scaling_laws.results import FitResult, GroupFit
+from tools.scaling_laws.table import Table, read_table
+from tools.scaling_laws.terminal import format_result
+
+FIT = "fit.json"
+_SIZES = ("params", "params_image", "params_text", "flops_per_sample")
+
+
+def main(argv: list[str]) -> None:
+    config = load_config(FitConfig, argv, __doc__)
+    result = fit_table(config)
+    output = Path(config.output or Path(config.table.split(",")[0]).parent)
+    output.mkdir(parents=True, exist_ok=True)
+    with atomic_write(output / FIT) as path:
+        path.write_text(json.dumps(result.to_dict(), indent=1, allow_nan=False))
+    print(format_result(result))
+    print_json(argv, result.to_dict())
+
+
+def fit_table(config: FitConfig) -> FitResult:
+    """Fits each law to each target of each method.
+
+    Raises:
+        UserError: see ``read_table``; a law that was asked for by name, or every law, cannot be
+            fitted.
+    """
+    _check(config)
+    table = read_table(config.table, config.format, config.columns, config.where)
+    groups = table.groups(config.by)
+    pair = _pair(config, groups)
+    targets = config.targets or [target for target in TARGETS if target in table.numbers]
+    for target in targets:
+        if target not in table.numbers:
+            raise UserError(f"{table.path} has no {target}: give columns.{target}=NAME")
+    if math.isfinite(config.holdout_above) and table.numbers["flops"].max() <= config.holdout_above:
+        raise UserError(
+            f"holdout_above={config.holdout_above:g}: no point of {table.path} is above it; the "
+            f"largest has {table.numbers['flops'].max():.4g} training FLOPs"
+        )
+    fits: list[GroupFit] = []
+    curves: dict[tuple[str, str], Curve] = {}
+    parts = [(name, group, target) for name, group in groups.items() for target in targets]
+    with Progress(len(parts), "fits", "fitting") as progress:
+        for number, (name, group, target) in enumerate(parts):
+            fit, curve = fit_group(config, name, group, target, number)
+            fits.append(fit)
+            if curve:
+                curves[name, target] = curve
+            progress.advance(note=f"{name} {target}")
+    if not any(fit.laws for fit in fits):
+        reason = next(reason for fit in fits for reason in fit.not_fitted.values())
+        raise UserError(f"{table.path}: {reason}")
+    comparisons, not_compared = _compare(config, pair, targets, curves)
+    settings = to_dict(config)
+    if math.isinf(config.holdout_above):
+        settings["holdout_above"] = None  # JSON has no infinity
+    return FitResult(
+        table=config.table,
+        table_sha256=[sha256_file(path) for path in config.table.split(",")],
+        format=table.format,
+        columns={name: str(expression) for name, expression in table.mapping.items()},
+        num_rows=len(table),
+        left_out=table.left_out,
+        settings=settings,
+        groups=fits,
+        comparisons=comparisons,
+        not_compared=not_compared,
+    )
+
+
+def _check(config: FitConfig) -> None:
+    check_choice("format", config.format, ("auto", *FORMATS))
+    check_choice("fit_on", config.fit_on, ("front", "all"))
+    check_choice("joint_size", config.joint_size, _SIZES)
+    for target in config.targets:
+        check_choice("targets", target, TARGETS)
+    for law in config.laws:
+        check_choice("laws", law, LAWS)
+    check_at_least(20, {"num_replicates": config.num_replicates})
+    for key in ("bins_per_decade", "huber_delta", "holdout_above"):
+        if not getattr(config, key) > 0:
+            raise ConfigError(f"{key}={getattr(config, key)}: it must be above 0")
+    for budget in config.budgets:
+        if not 0 < budget < math.inf:
+            raise ConfigError(f"budgets has {budget}: training FLOPs must be above 0")
+    if not 0 < config.level < 1:
+        raise ConfigError(f"level={config.level}: it must be between 0 and 1, such as 0.9")
+    if len(config.compare) not in (0, 2):
+        raise ConfigError(f"compare={config.compare}: it must be two methods")
+
+
+def _pair(config: FitConfig, groups: dict[str, Table]) -> list[str]:
+    """The two to compare; none if there are not two and nobody asked."""
+    for name in config.compare:
+        if name not in groups:
+            guess = nearest_name(name, groups)
+            raise UserError(
+                f"compare: {config.table} has no {config.by} {name!r}, only "
+                f"{', '.join(groups)}" + (f"; did you mean {guess!r}?" if guess else "")
+            )
+    return config.compare or (list(groups) if len(groups) == 2 else [])
+
+
+def _compare(
+    config: FitConfig, pair: list[str], targets: list[str], curves: dict[tuple[str, str], Curve]
+) -> tuple[list[Comparison], dict[str, str]]:
+    """The comparisons, and why one was not made that nobody asked for by name."""
+    comparisons: list[Comparison] = []
+    not_compared: dict[str, str] = {}
+    for target in targets if pair else []:
+        try:
+            first, second = (_curve(curves, name, target) for name in pair)
+            ranges = first.flops, second.flops
+            fitted = first.fitted, second.fitted
+            comparisons.append(
+                compare_laws((pair[0], pair[1]), fitted, ranges, target, config.level)
+            )
+        except UserError as error:
+            if config.compare:
+                raise
+            not_compared[f"{pair[0]} against {pair[1]}, {target}"] = str(error)
+    return comparisons, not_compared
+
+
+def _curve(curves: dict[tuple[str, str], Curve], name: str, target: str) -> Curve:
+    if (name, target) not in curves:
+        raise UserError(f"compare: {name} has no fitted curve of {target}")
+    return curves[name, target]

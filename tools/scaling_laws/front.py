@@ -1,0 +1,96 @@
+"""The Pareto front of runs, and the size and samples that use a budget best."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from tools.scaling_laws.bootstrap import Interval, interval
+from tools.scaling_laws.fitting import FittedLaw
+from tools.scaling_laws.laws import Floats
+
+_FARTHEST = 200.0
+
+
+def pareto_front(flops: Floats, values: Floats, bins_per_decade: float) -> NDArray[np.bool_]:
+    """Which points are on the front: the best of each bin of compute, if no cheaper is as good.
+
+    Args:
+        flops: ``[n]``.
+        values: losses or errors ``[n]``; smaller is better.
+        bins_per_decade: bins of equal width in log compute, from the cheapest point on.
+    """
+    decades = np.log10(flops / flops.min())
+    bins = np.floor(decades * bins_per_decade + 1e-9)
+    on_front = np.zeros(len(flops), dtype=bool)
+    best = np.inf
+    for number in np.unique(bins):
+        members = np.flatnonzero(bins == number)
+        winner = members[np.argmin(values[members])]
+        if values[winner] < best:
+            on_front[winner] = True
+            best = values[winner]
+    return on_front
+
+
+@dataclass(frozen=True)
+class ComputePerSample:
+    """k in C = k N D: the median over points, and the largest k over the smallest."""
+
+    k: float
+    spread: float
+
+
+def compute_per_sample(flops: Floats, sizes: Floats, samples: Floats) -> ComputePerSample:
+    """k from the table itself. It is not constant where sizes differ in more than width."""
+    k = flops / (sizes * samples)
+    return ComputePerSample(float(np.median(k)), float(k.max() / k.min()))
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """What a budget is used best for, by L(N, D) and C = k N D."""
+
+    flops: float
+    size: Interval
+    samples: Interval
+    value: Interval
+
+
+def compute_optimal(fitted: FittedLaw, k: float, budget: float, level: float) -> Optimum:
+    """The least L(N, D) with k N D = ``budget``, in closed form (Hoffmann et al. 2022, eq. 4).
+
+    N = G (C / k)^(b / (a + b)), D = (C / k)^(a / (a + b)) / G, G = (a A / (b B))^(1 / (a + b)).
+
+    Args:
+        fitted: a ``JointLaw`` with its replicates.
+        k: training FLOPs for each sample and each unit of size.
+        budget: training FLOPs.
+        level: of the intervals, such as 0.9.
+    """
+    theta = np.concatenate([fitted.theta[None], fitted.replicates])
+    _, log_a, a, log_b, b = theta.T
+    # In logarithms over the reference, where N and D multiply to exp(total).
+    total = np.log(budget) - np.log(k) - np.log(fitted.reference).sum()
+    size = (np.log(a) - np.log(b) + log_a - log_b + b * total) / (a + b)
+    # Fits with next to no slope have their optimum beyond what a float holds.
+    size = np.clip(size, -_FARTHEST, _FARTHEST)
+    x = np.stack([size, total - size], axis=-1)
+    values = np.exp(
+        [fitted.law.predict_log(t, at[None])[0][0] for t, at in zip(theta, x, strict=True)]
+    )
+    sizes, samples = (np.exp(x) * fitted.reference).T
+    return Optimum(
+        budget,
+        *(interval(v[0], v[1:], level) for v in (sizes, samples, values)),
+    )
+
+
+def optimal_exponents(fitted: FittedLaw, level: float) -> dict[str, Interval]:
+    """How the optimal size and samples grow with compute: N as C^(b/(a+b)), D as C^(a/(a+b))."""
+    theta = np.concatenate([fitted.theta[None], fitted.replicates])
+    share = theta[:, 4] / (theta[:, 2] + theta[:, 4])
+    return {
+        "size": interval(share[0], share[1:], level),
+        "samples": interval(1 - share[0], 1 - share[1:], level),
+    }

@@ -1,0 +1,215 @@
+"""Reads the points of a scaling experiment: one row a run, or a branch of one."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+from numpy.typing import NDArray
+
+from recaption.common.errors import UserError
+from tools.scaling_laws.columns import NUMBERS, TARGETS, TASK, TEXTS, Expression, lacks, map_columns
+from tools.scaling_laws.laws import Floats
+
+#: Of these an empty field is a gap, and anything but a number above zero is an error.
+_POSITIVE = ("params_image", "params_text", "params", "flops_per_sample", "samples", "flops")
+_FINISHED = ("", "ok", "done", "complete")
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of points, column by column.
+
+    ``texts`` and ``numbers`` have Canopy's names and units, an empty field is ``""`` or NaN;
+    ``others`` are the columns that no name was known for, as they stand in the file. ``left_out``
+    says how many rows were left out, by the reason.
+    """
+
+    path: str
+    format: str
+    mapping: dict[str, Expression]
+    texts: dict[str, list[str]]
+    numbers: dict[str, Floats]
+    others: dict[str, list[Any]]
+    left_out: dict[str, int]
+
+    def __len__(self) -> int:
+        return len(self.texts["name"])
+
+    def select(self, rows: NDArray[np.bool_]) -> "Table":
+        """The rows where ``rows`` is true."""
+        kept = np.flatnonzero(rows)
+        return Table(
+            self.path,
+            self.format,
+            self.mapping,
+            {name: [column[i] for i in kept] for name, column in self.texts.items()},
+            {name: column[kept] for name, column in self.numbers.items()},
+            {name: [column[i] for i in kept] for name, column in self.others.items()},
+            self.left_out,
+        )
+
+    def groups(self, by: str) -> dict[str, "Table"]:
+        """The rows of each method, or of each value of another column; ``all`` without it.
+
+        Raises:
+            UserError: ``by`` is neither ``method`` nor a column of the table.
+        """
+        columns = self.texts | self.others
+        if by not in columns:
+            if by == "method":
+                return {"all": self}
+            raise UserError(f"by={by}: {lacks(self.path, by, columns)}")
+        column = [str(value) for value in columns[by]]
+        return {
+            value: self.select(np.array([other == value for other in column]))
+            for value in dict.fromkeys(column)
+        }
+
+
+def read_table(
+    path: str, format_name: str, columns: dict[str, str], where: dict[str, str]
+) -> Table:
+    """Reads CSV (also .gz) or Parquet; several files, separated by commas, are one table.
+
+    Args:
+        path: the file or files.
+        format_name: see ``map_columns``.
+        columns: Canopy's name -> expression, where the format does not fit.
+        where: column -> value that its rows must have; ``=OTHER`` means what stands in OTHER.
+
+    Raises:
+        UserError: a file cannot be read, a column is missing, a number is none or out of range,
+            rows of several tests are mixed, or nothing is left.
+    """
+    rows = [row for file in path.split(",") for row in _read_rows(Path(file))]
+    header = list(dict.fromkeys(name for row in rows for name in row))
+    format_name, mapping = map_columns(header, format_name, columns, path)
+    numbered = [(f"{path}, row {i + 1}", row) for i, row in enumerate(rows)]
+    numbered = [(place, row) for place, row in numbered if _matches(row, where, header, path)]
+    if not numbered:
+        raise UserError(f"{path}: none of its {len(rows)} rows is as where={where} says")
+    left_out = Counter({"another where": len(rows) - len(numbered)})
+    if TASK in header and len(tasks := {str(row.get(TASK)) for _, row in numbered}) > 1:
+        raise UserError(
+            f"{path} has {len(tasks)} values of {TASK} ({', '.join(sorted(tasks)[:4])}, ...): "
+            f"choose one, as in where.{TASK}={min(tasks)}"
+        )
+    finished = []
+    for place, row in numbered:
+        status = _text(row, mapping, "status")
+        if status.lower() in _FINISHED:
+            finished.append((f"{place} ({_text(row, mapping, 'name')})", row))
+        else:
+            left_out[f"status={status}"] += 1
+    if not finished:
+        raise UserError(f"{path}: no row has finished; their status: {dict(left_out)}")
+    return _build(path, format_name, mapping, finished, header, +left_out)
+
+
+def _read_rows(path: Path) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise UserError(f"no such table: {path}")
+    try:
+        if path.suffix == ".parquet":
+            table = pyarrow.parquet.read_table(path)
+        else:
+            # An empty field is a gap; nan is a number, and one that must be looked at.
+            options = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
+            table = pyarrow.csv.read_csv(path, convert_options=options)
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        raise UserError(f"{path} is no table: {str(error).splitlines()[0]}") from None
+    repeated = [name for name, count in Counter(table.column_names).items() if count > 1]
+    if repeated:
+        raise UserError(f"{path} has two columns {repeated[0]!r}")
+    if not table.num_rows:
+        raise UserError(f"{path} has no rows")
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _matches(row: dict[str, Any], where: dict[str, str], header: list[str], path: str) -> bool:
+    for column, wanted in where.items():
+        wanted = str(wanted)
+        for name in (column, wanted[1:]) if wanted.startswith("=") else (column,):
+            if name not in header:
+                raise UserError(f"where.{column}={wanted}: {lacks(path, name, header)}")
+        other = row.get(wanted[1:]) if wanted.startswith("=") else wanted
+        if not _same(row.get(column), other):
+            return False
+    return True
+
+
+def _same(left: Any, right: Any) -> bool:
+    if str(left) == str(right):
+        return True
+    try:
+        return float(left) == float(right)
+    except (TypeError, ValueError):
+        return False
+
+
+def _build(
+    path: str,
+    format_name: str,
+    mapping: dict[str, Expression],
+    rows: list[tuple[str, dict[str, Any]]],
+    header: list[str],
+    left_out: dict[str, int],
+) -> Table:
+    texts = {
+        name: [_text(row, mapping, name) for _, row in rows]
+        for name in TEXTS
+        if name in mapping or name == "name"
+    }
+    numbers = {
+        name: np.array([_number(row, expression, name, place) for place, row in rows])
+        for name, expression in mapping.items()
+        if name in NUMBERS
+    }
+    if "params" not in numbers and {"params_image", "params_text"} <= numbers.keys():
+        numbers["params"] = numbers["params_image"] + numbers["params_text"]
+    if "flops" not in numbers:
+        numbers["flops"] = numbers["flops_per_sample"] * numbers["samples"]
+    for (place, _), flops in zip(rows, numbers["flops"], strict=True):
+        if math.isnan(flops):
+            raise UserError(f"{place}: flops are missing; every point needs its compute")
+    used = {expression.column for expression in mapping.values()}
+    others = {name: [row.get(name) for _, row in rows] for name in header if name not in used}
+    return Table(path, format_name, mapping, texts, numbers, others, dict(left_out))
+
+
+def _text(row: dict[str, Any], mapping: dict[str, Expression], name: str) -> str:
+    value = row.get(mapping[name].column) if name in mapping else None
+    return "" if value is None else str(value)
+
+
+def _number(row: dict[str, Any], expression: Expression, name: str, place: str) -> float:
+    """NaN for an empty field. Raises: UserError: the field is no number, or out of range."""
+    field = row.get(expression.column)
+    if field is None:
+        return math.nan
+    try:
+        value = expression.of(float(field))
+    except (TypeError, ValueError):
+        raise UserError(f"{place}: {expression.column} is {field!r}, not a number") from None
+    source = "" if expression.column == name else f" (from {expression.column}={field})"
+    if name in TARGETS and not math.isfinite(value):
+        raise UserError(
+            f"{place}: {name} is {value}{source}; mark a run that diverged status=failed, or "
+            "leave the field empty"
+        )
+    if name in (*_POSITIVE, *TARGETS) and not (0 < value < math.inf):
+        why = "the law is fitted to its logarithm" if name in TARGETS else "check its unit"
+        raise UserError(f"{place}: {name} is {value:g}{source}; it must be above 0: {why}")
+    if name == "error" and value > 1:
+        raise UserError(
+            f"{place}: error is {value:g}{source}; it is a share of at most 1: for per cent give "
+            f"columns.error='{expression.column} * 0.01', for accuracies '1 - NAME * 0.01'"
+        )
+    return value
