@@ -50,8 +50,7 @@ def main(argv: list[str]) -> int:
         if config.slurm:
             from tools.scaling_laws.submit import submit_rungs  # submitit, where there is Slurm
 
-            submit_rungs(rungs, config, costs)
-            failed, was_stopped = [], False
+            failed, was_stopped = submit_rungs(rungs, config, costs), False
         else:
             failed, was_stopped = run_here(rungs, config, costs)
         rows = write_results(rungs, config, costs)
@@ -137,7 +136,8 @@ class _Runner:
         if self._config.num_ranks > 1:
             launcher = torchrun(self._config.num_ranks)
         words = [*launcher, "pretrain", "train", *rung.arguments]
-        gigaflops, step = costs.of(rung).flops_per_sample * rung.batch / 1e9, state_of(rung).step
+        done, begun = progress.done, state_of(rung).step
+        gigaflops = costs.of(rung).flops_per_sample * rung.batch / 1e9
         with log.open("ab") as file:
             process = self._process = subprocess.Popen(
                 words,
@@ -152,10 +152,9 @@ class _Runner:
         while True:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(_POLL)
-            now = max(step, _last_step(rung))
+            now = max(begun, _last_step(rung))
             note = f"{rung.name} step {now}/{rung.num_steps}, {left}"
-            progress.advance(round((now - step) * gigaflops), note)
-            step = now
+            progress.advance(done + round((now - begun) * gigaflops) - progress.done, note)
             if process.returncode is not None:
                 return process.returncode
 
