@@ -25,7 +25,10 @@ def test_lengths_wait_for_the_trunk_and_are_collected(
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(CHECKOUT)
     job = {
-        "nodes": 1, "gpus_per_node": 0, "cpus_per_rank": 1, "exclusive": False,
+        "nodes": 1,
+        "gpus_per_node": 0,
+        "cpus_per_rank": 1,
+        "exclusive": False,
         "logs": str(tmp_path / "logs"),
     }
     methods = {"clip": {"recipe": [str(tmp_path / "clip.yaml")], "sizes": {"s": []}}}

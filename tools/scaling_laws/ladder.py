@@ -117,6 +117,7 @@ class Rung:
     size: str
     run: str  # what the lengths of one model on one set with one seed have in common
     seed: int
+    params: int  # N, without the token embedding
     batch: int  # images a step, of all ranks
     unique_samples: int  # different images among those seen
     config: PretrainConfig
@@ -239,6 +240,7 @@ class _Model:
                 size=self._size,
                 run=run,
                 seed=seed,
+                params=self._params,
                 batch=self._batch,
                 unique_samples=min(available, num_steps * self._batch),
                 config=load_config(PretrainConfig, arguments),

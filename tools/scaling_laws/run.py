@@ -27,6 +27,7 @@ from tools.scaling_laws.outcome import (
     state_of,
     write_results,
 )
+from tools.scaling_laws.submit import submit_rungs
 from tools.stages import SHARED_CORES, torchrun
 
 USAGE = """usage: python -m tools.scaling_laws run LADDER.yaml [key=value ...] [--json]
@@ -46,11 +47,11 @@ def main(argv: list[str]) -> int:
     for rung in rungs:  # what does not fit together is told before anything is trained
         state_of(rung)
         costs.of(rung)
+    failed: list[Rung] = []
+    was_stopped = False
     with _alone(Path(config.output)):
         if config.slurm:
-            from tools.scaling_laws.submit import submit_rungs  # submitit, where there is Slurm
-
-            failed, was_stopped = submit_rungs(rungs, config, costs), False
+            submit_rungs(rungs, config, costs)
         else:
             failed, was_stopped = run_here(rungs, config, costs)
         rows = write_results(rungs, config, costs)

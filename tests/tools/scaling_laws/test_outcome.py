@@ -73,7 +73,7 @@ def test_a_run_of_another_ladder_is_refused(ladder: LadderConfig) -> None:
     ladder.overrides.append("optim.weight_decay=0.3")
     with pytest.raises(UserError, match=r"begun with optim\.weight_decay=0\.5, not 0\.3"):
         state_of(make_rungs(ladder)[0])
-    ladder.overrides[-1] = "data.batch_size=2"
+    ladder.overrides[-1:] = ["data.batch_size=2", "optim.learning_rate=1e-3"]
     with pytest.raises(UserError, match=r"trained with batch=4, not 2"):
         state_of(make_rungs(ladder)[0])
 

@@ -27,12 +27,25 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
                     loss = scale * (1 + (flops / 1e9) ** -0.3) * 1.002 ** ((size * length) % 3)
                     writer.writerow(
                         {
-                            "name": f"{method}-{size}-{length}", "model": f"{method}_{size}",
-                            "params_image": params / 2, "params_text": params, "params": params,
-                            "flops_per_sample": 6 * params, "samples": samples, "batch": 48,
-                            "unique_samples": 5000, "lr": 1e-3, "flops": flops, "loss": loss,
-                            "gpu_hours": 0.5, "samples_per_second": 30.5, "error": loss / 4,
-                            "method": method, "data": "made", "seed": 0, "status": "done",
+                            "name": f"{method}-{size}-{length}",
+                            "model": f"{method}_{size}",
+                            "params_image": params / 2,
+                            "params_text": params,
+                            "params": params,
+                            "flops_per_sample": 6 * params,
+                            "samples": samples,
+                            "batch": 48,
+                            "unique_samples": 5000,
+                            "lr": 1e-3,
+                            "flops": flops,
+                            "loss": loss,
+                            "gpu_hours": 0.5,
+                            "samples_per_second": 30.5,
+                            "error": loss / 4,
+                            "method": method,
+                            "data": "made",
+                            "seed": 0,
+                            "status": "done",
                             "run": f"{method}-{size}",
                         }
                     )

@@ -72,9 +72,9 @@ def test_a_ladder_from_the_first_run_to_the_report(
 
 
 def test_only_one_at_a_time(tmp_path: Path) -> None:
-    with run._alone(tmp_path), pytest.raises(UserError, match="another `run` is at work in it"):
-        with run._alone(tmp_path):
-            pass
+    busy = pytest.raises(UserError, match="another `run` is at work in it")
+    with run._alone(tmp_path), busy, run._alone(tmp_path):
+        pass
 
 
 class _Stopped(run._Runner):
