@@ -120,7 +120,8 @@ def map_columns(
         if has_compute and any(target in mapping for target in TARGETS):
             return candidate, mapping
     wanted = FORMATS["canopy" if format_name == "auto" else format_name] | overrides
-    missing = "flops" if not has_compute else "error"
+    has_compute = Expression.parse(wanted["flops"], header).column in header
+    missing = "error" if has_compute else "flops"
     column = Expression.parse(wanted[missing], header).column
     raise ConfigError(
         f"{lacks(where, column, header)}; name the column that has it, as in "

@@ -1,15 +1,28 @@
 """Two methods at equal compute: by how much, how sure, and where they cross."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from recaption.common.errors import UserError
 from tools.scaling_laws.bootstrap import Interval, interval
-from tools.scaling_laws.fitting import FittedLaw
 from tools.scaling_laws.laws import Floats
 
 _NUM_PLACES = 41
+
+
+@dataclass(frozen=True)
+class Contender:
+    """A method as it is compared.
+
+    ``predict`` takes training FLOPs ``[n]`` and returns values ``[1 + r, n]``, by the fit and by
+    each of its r replicates; ``flops`` are the smallest and largest of the points it is fitted to.
+    """
+
+    name: str
+    predict: Callable[[Floats], Floats]
+    flops: tuple[float, float]
 
 
 @dataclass(frozen=True)
@@ -27,7 +40,9 @@ class Crossing:
 
 @dataclass(frozen=True)
 class Comparison:
-    """``first`` against ``second`` by their laws of compute, over the compute that both cover.
+    """``first`` against ``second`` over the compute that both cover.
+
+    ``law`` is what they are compared by: ``curve``, or ``joint`` for L(N, D) at the best N and D.
 
     ``ratio`` is the loss or error of the first over that of the second, below 1 where the first is
     better, and ``difference`` the first minus the second, each with its interval at every
@@ -40,6 +55,7 @@ class Comparison:
     first: str
     second: str
     target: str
+    law: str
     flops: list[float]
     first_value: list[float]
     second_value: list[float]
@@ -54,57 +70,52 @@ class Comparison:
 
 
 def compare_laws(
-    names: tuple[str, str],
-    fitted: tuple[FittedLaw, FittedLaw],
-    ranges: tuple[tuple[float, float], tuple[float, float]],
-    target: str,
-    level: float,
+    first: Contender, second: Contender, target: str, law: str, level: float
 ) -> Comparison:
-    """Compares two laws of compute over the range that the points of both cover.
+    """Compares two methods over the range that the points of both cover.
 
     Args:
-        names: of the two methods.
-        fitted: their laws with as many replicates each, resampled independently.
-        ranges: smallest and largest training FLOPs of each one's points.
+        first, second: with as many replicates each, resampled independently.
         target: ``loss`` or ``error``.
+        law: ``curve`` or ``joint``, as ``Comparison`` says.
         level: of the intervals, such as 0.9.
 
     Raises:
         UserError: the ranges do not overlap.
     """
-    low, high = max(r[0] for r in ranges), min(r[1] for r in ranges)
+    both = (first, second)
+    low, high = max(c.flops[0] for c in both), min(c.flops[1] for c in both)
     if low >= high:
-        told = " and ".join(
-            f"{name} from {r[0]:.2g} to {r[1]:.2g}" for name, r in zip(names, ranges, strict=True)
-        )
+        told = " and ".join(f"{c.name} from {c.flops[0]:.2g} to {c.flops[1]:.2g}" for c in both)
         raise UserError(f"{told} FLOPs: there is no compute that both cover, to compare them at")
     flops = np.geomspace(low, high, _NUM_PLACES)
-    first, second = (law.predict(flops[:, None]) for law in fitted)
-    first_replicates, second_replicates = (law.predict_replicates(flops[:, None]) for law in fitted)
-    log_ratio = np.log(first / second)
-    log_ratios = np.log(first_replicates / second_replicates)
-    trend, trends = log_ratio[-1] - log_ratio[0], log_ratios[:, -1] - log_ratios[:, 0]
-    differences = first_replicates - second_replicates
+    first_values, second_values = first.predict(flops), second.predict(flops)
+    differences = first_values - second_values
+    log_ratios = np.log(first_values / second_values)
+    means = log_ratios.mean(axis=1, keepdims=True)
+    trends = log_ratios[:, -1:] - log_ratios[:, :1]
     return Comparison(
-        first=names[0],
-        second=names[1],
+        first=first.name,
+        second=second.name,
         target=target,
+        law=law,
         flops=flops.tolist(),
-        first_value=first.tolist(),
-        second_value=second.tolist(),
-        ratio=_intervals(first / second, np.exp(log_ratios), level),
-        difference=_intervals(first - second, differences, level),
-        probability=_share_below_zero(log_ratios),
-        mean_ratio=interval(np.exp(log_ratio.mean()), np.exp(log_ratios.mean(axis=1)), level),
-        mean_probability=_share_below_zero(log_ratios.mean(axis=1, keepdims=True))[0],
-        trend=interval(np.exp(trend), np.exp(trends), level),
-        trend_probability=_share_below_zero(trends[:, None])[0],
-        crossings=_crossings(names, flops, log_ratio, log_ratios, level),
+        first_value=first_values[0].tolist(),
+        second_value=second_values[0].tolist(),
+        ratio=_intervals(np.exp(log_ratios), level),
+        difference=_intervals(differences, level),
+        probability=_share_below_zero(log_ratios[1:]),
+        mean_ratio=_intervals(np.exp(means), level)[0],
+        mean_probability=_share_below_zero(means[1:])[0],
+        trend=_intervals(np.exp(trends), level)[0],
+        trend_probability=_share_below_zero(trends[1:])[0],
+        crossings=_crossings((first.name, second.name), flops, log_ratios, level),
     )
 
 
-def _intervals(values: Floats, replicates: Floats, level: float) -> list[Interval]:
-    return [interval(v, r, level) for v, r in zip(values, replicates.T, strict=True)]
+def _intervals(values: Floats, level: float) -> list[Interval]:
+    """Of each column: the first row between the quantiles of the others."""
+    return [interval(column[0], column[1:], level) for column in values.T]
 
 
 def _share_below_zero(values: Floats) -> list[float]:
@@ -114,8 +125,9 @@ def _share_below_zero(values: Floats) -> list[float]:
 
 
 def _crossings(
-    names: tuple[str, str], flops: Floats, log_ratio: Floats, log_ratios: Floats, level: float
+    names: tuple[str, str], flops: Floats, log_ratios: Floats, level: float
 ) -> list[Crossing]:
+    log_ratio, log_ratios = log_ratios[0], log_ratios[1:]
     crossings = []
     x = np.log(flops)
     for i in _sign_changes(log_ratio):

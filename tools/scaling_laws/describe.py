@@ -57,6 +57,18 @@ def describe_law(
     notes = []
     if fitted.bounds[0, 0] < fitted.bounds[0, 1] and parameters["E"].low == 0:
         notes.append("E may be 0: these points do not show where the fall ends")
+    for i, name in enumerate(fitted.law.names):
+        if name in ("a", "b") and parameters[name].high > 0.99 * fitted.bounds[i, 1]:
+            notes.append(
+                f"{name} is not determined: its interval reaches the largest that is tried; fewer "
+                "parameters (offset=false, floor=false) or more points would say more"
+            )
+    num_parameters = fitted.law.num_parameters
+    if len(fitted.residuals) < 2 * num_parameters:
+        notes.append(
+            f"{len(fitted.residuals)} points for {num_parameters} parameters: the intervals hold "
+            "the truth somewhat less often than they say"
+        )
     is_curve = isinstance(fitted.law, ComputeLaw)
     described = LawFit(
         law="curve" if is_curve else "joint",

@@ -27,8 +27,8 @@ from recaption.common.errors import UserError
 from recaption.common.files import atomic_write, sha256_file
 from recaption.common.progress import Progress
 from tools.scaling_laws.columns import FORMATS, TARGETS
-from tools.scaling_laws.compare import Comparison, compare_laws
-from tools.scaling_laws.group import LAWS, Curve, FitConfig, fit_group
+from tools.scaling_laws.compare import Comparison, Contender, compare_laws
+from tools.scaling_laws.group import LAWS, FitConfig, fit_group
 from tools.scaling_laws.results import FitResult, GroupFit
 from tools.scaling_laws.table import Table, read_table
 from tools.scaling_laws.terminal import format_result
@@ -52,8 +52,8 @@ def fit_table(config: FitConfig) -> FitResult:
     """Fits each law to each target of each method.
 
     Raises:
-        UserError: see ``read_table``; a law that was asked for by name, or every law, cannot be
-            fitted.
+        UserError: see ``read_table``; a law that was asked for by name, or any law, cannot be
+            fitted to any method.
     """
     _check(config)
     table = read_table(config.table, config.format, config.columns, config.where)
@@ -69,19 +69,15 @@ def fit_table(config: FitConfig) -> FitResult:
             f"largest has {table.numbers['flops'].max():.4g} training FLOPs"
         )
     fits: list[GroupFit] = []
-    curves: dict[tuple[str, str], Curve] = {}
+    contenders: dict[tuple[str, str], dict[str, Contender]] = {}
     parts = [(name, group, target) for name, group in groups.items() for target in targets]
     with Progress(len(parts), "fits", "fitting") as progress:
         for number, (name, group, target) in enumerate(parts):
-            fit, curve = fit_group(config, name, group, target, number)
+            fit, contenders[name, target] = fit_group(config, name, group, target, number)
             fits.append(fit)
-            if curve:
-                curves[name, target] = curve
             progress.advance(note=f"{name} {target}")
-    if not any(fit.laws for fit in fits):
-        reason = next(reason for fit in fits for reason in fit.not_fitted.values())
-        raise UserError(f"{table.path}: {reason}")
-    comparisons, not_compared = _compare(config, pair, targets, curves)
+    _check_fitted(table, fits, config.laws)
+    comparisons, not_compared = _compare(config, pair, targets, contenders)
     settings = to_dict(config)
     if math.isinf(config.holdout_above):
         settings["holdout_above"] = None  # JSON has no infinity
@@ -103,6 +99,7 @@ def _check(config: FitConfig) -> None:
     check_choice("format", config.format, ("auto", *FORMATS))
     check_choice("fit_on", config.fit_on, ("front", "all"))
     check_choice("joint_size", config.joint_size, _SIZES)
+    check_choice("compare_by", config.compare_by, ("auto", *LAWS))
     for target in config.targets:
         check_choice("targets", target, TARGETS)
     for law in config.laws:
@@ -132,28 +129,35 @@ def _pair(config: FitConfig, groups: dict[str, Table]) -> list[str]:
     return config.compare or (list(groups) if len(groups) == 2 else [])
 
 
+def _check_fitted(table: Table, fits: list[GroupFit], asked: list[str]) -> None:
+    """Raises: UserError: nothing was fitted, or nothing of what was asked for by name."""
+    fitted = {law.law for fit in fits for law in fit.laws}
+    for law in asked or LAWS:
+        if law not in fitted and (asked or not fitted):
+            reason = next(fit.not_fitted[law] for fit in fits if law in fit.not_fitted)
+            raise UserError(f"{table.path}: {reason}")
+
+
 def _compare(
-    config: FitConfig, pair: list[str], targets: list[str], curves: dict[tuple[str, str], Curve]
+    config: FitConfig,
+    pair: list[str],
+    targets: list[str],
+    contenders: dict[tuple[str, str], dict[str, Contender]],
 ) -> tuple[list[Comparison], dict[str, str]]:
     """The comparisons, and why one was not made that nobody asked for by name."""
     comparisons: list[Comparison] = []
     not_compared: dict[str, str] = {}
     for target in targets if pair else []:
+        first, second = (contenders[name, target] for name in pair)
+        by = (config.compare_by,) if config.compare_by != "auto" else LAWS
+        law = next((law for law in by if law in first and law in second), None)
         try:
-            first, second = (_curve(curves, name, target) for name in pair)
-            ranges = first.flops, second.flops
-            fitted = first.fitted, second.fitted
-            comparisons.append(
-                compare_laws((pair[0], pair[1]), fitted, ranges, target, config.level)
-            )
+            if law is None:
+                missing = pair[0] if not set(by) & first.keys() else pair[1]
+                raise UserError(f"compare: {missing} has no fitted {' or '.join(by)} of {target}")
+            comparisons.append(compare_laws(first[law], second[law], target, law, config.level))
         except UserError as error:
             if config.compare:
                 raise
             not_compared[f"{pair[0]} against {pair[1]}, {target}"] = str(error)
     return comparisons, not_compared
-
-
-def _curve(curves: dict[tuple[str, str], Curve], name: str, target: str) -> Curve:
-    if (name, target) not in curves:
-        raise UserError(f"compare: {name} has no fitted curve of {target}")
-    return curves[name, target]

@@ -58,9 +58,7 @@ class Optimum:
 
 
 def compute_optimal(fitted: FittedLaw, k: float, budget: float, level: float) -> Optimum:
-    """The least L(N, D) with k N D = ``budget``, in closed form (Hoffmann et al. 2022, eq. 4).
-
-    N = G (C / k)^(b / (a + b)), D = (C / k)^(a / (a + b)) / G, G = (a A / (b B))^(1 / (a + b)).
+    """The least L(N, D) with k N D = ``budget``.
 
     Args:
         fitted: a ``JointLaw`` with its replicates.
@@ -68,22 +66,32 @@ def compute_optimal(fitted: FittedLaw, k: float, budget: float, level: float) ->
         budget: training FLOPs.
         level: of the intervals, such as 0.9.
     """
+    places, values = optimal_places(fitted, k, np.array([budget]))
+    size, samples = np.moveaxis(places[:, 0], -1, 0)
+    return Optimum(
+        budget,
+        interval(size[0], size[1:], level),
+        interval(samples[0], samples[1:], level),
+        interval(values[0, 0], values[1:, 0], level),
+    )
+
+
+def optimal_places(fitted: FittedLaw, k: float, budgets: Floats) -> tuple[Floats, Floats]:
+    """The best sizes and samples ``[1 + r, n, 2]`` for budgets ``[n]``, and the values there.
+
+    The first row is by the fit, the others by its replicates. In closed form, as Hoffmann et al.
+    2022 have it in eq. 4: N = G (C / k)^(b / (a + b)), D = (C / k)^(a / (a + b)) / G with
+    G = (a A / (b B))^(1 / (a + b)).
+    """
     theta = np.concatenate([fitted.theta[None], fitted.replicates])
-    _, log_a, a, log_b, b = theta.T
+    _, log_a, a, log_b, b = (theta[:, i, None] for i in range(5))
     # In logarithms over the reference, where N and D multiply to exp(total).
-    total = np.log(budget) - np.log(k) - np.log(fitted.reference).sum()
+    total = np.log(budgets) - np.log(k) - np.log(fitted.reference).sum()
     size = (np.log(a) - np.log(b) + log_a - log_b + b * total) / (a + b)
     # Fits with next to no slope have their optimum beyond what a float holds.
     size = np.clip(size, -_FARTHEST, _FARTHEST)
     x = np.stack([size, total - size], axis=-1)
-    values = np.exp(
-        [fitted.law.predict_log(t, at[None])[0][0] for t, at in zip(theta, x, strict=True)]
-    )
-    sizes, samples = (np.exp(x) * fitted.reference).T
-    return Optimum(
-        budget,
-        *(interval(v[0], v[1:], level) for v in (sizes, samples, values)),
-    )
+    return np.exp(x) * fitted.reference, np.exp(fitted.law.predict_log(theta, x)[0])
 
 
 def optimal_exponents(fitted: FittedLaw, level: float) -> dict[str, Interval]:

@@ -9,14 +9,17 @@ from omegaconf import MISSING
 
 from recaption.common.errors import UserError
 from tools.scaling_laws.bootstrap import bootstrap_law
+from tools.scaling_laws.compare import Contender
 from tools.scaling_laws.describe import Points, describe_law
-from tools.scaling_laws.fitting import FittedLaw, TooFewPoints, fit_law
-from tools.scaling_laws.front import pareto_front
+from tools.scaling_laws.fitting import FEWEST_PLACES, FittedLaw, TooFewPoints, check_varies, fit_law
+from tools.scaling_laws.front import optimal_places, pareto_front
 from tools.scaling_laws.laws import ComputeLaw, Floats, JointLaw, Law
 from tools.scaling_laws.results import GroupFit, LawFit, Point
 from tools.scaling_laws.table import Table
 
 LAWS = ("curve", "joint")
+#: Fewer runs are no sample of runs: of four, a third of the draws have only one or two.
+_FEWEST_RUNS = 8
 
 
 @dataclass
@@ -40,6 +43,8 @@ class FitConfig:
     joint_size: str = "params"  #: N: params, params_image, params_text, flops_per_sample
     holdout_above: float = math.inf  #: training FLOPs; points above are predicted, not fitted
     compare: list[str] = field(default_factory=list)  #: two methods; both if there are two
+    #: compare by: curve, joint (L(N, D) at the best N and D), auto: the curve if both have one
+    compare_by: str = "auto"
     budgets: list[float] = field(default_factory=list)  #: training FLOPs to find optima for
     huber_delta: float = 1e-3  #: where the loss of a log residual turns linear
     num_replicates: int = 500  #: resamplings of the runs
@@ -47,18 +52,10 @@ class FitConfig:
     seed: int = 0  #: of the resampling
 
 
-@dataclass(frozen=True)
-class Curve:
-    """A fitted L(C) and the smallest and largest training FLOPs of the points it is fitted to."""
-
-    fitted: FittedLaw
-    flops: tuple[float, float]
-
-
 def fit_group(
     config: FitConfig, name: str, group: Table, target: str, number: int
-) -> tuple[GroupFit, Curve | None]:
-    """The fits of one method and target, and its curve if it has one.
+) -> tuple[GroupFit, dict[str, Contender]]:
+    """The fits of one method and target, and by law what it is compared by.
 
     Args:
         config: what to fit.
@@ -68,7 +65,7 @@ def fit_group(
         number: gives its resampling a seed of its own.
 
     Raises:
-        UserError: a law that was asked for by name cannot be fitted, or there is no ``target``.
+        UserError: no row has the ``target``.
     """
     measured = ~np.isnan(group.numbers[target])
     group = group.select(measured)
@@ -82,23 +79,21 @@ def fit_group(
             on_front[part] = pareto_front(flops[part], values[part], config.bins_per_decade)
     laws: list[LawFit] = []
     not_fitted: dict[str, str] = {}
-    curve = None
+    contenders: dict[str, Contender] = {}
     for kind in config.laws or LAWS:
         chosen = on_front if _is_on_front(config, kind) else np.ones(len(group), dtype=bool)
         used = chosen & ~held_out
         try:
             law = _law(config, kind, group)
             inputs = np.stack([group.numbers[column] for column in law.inputs], axis=1)
+            check_varies(law, inputs[~held_out], values[~held_out])  # before the front is taken
             seed = (config.seed, number, LAWS.index(kind))
             fitted = _fit(config, law, group, inputs, values, used, seed)
         except UserError as error:
             hint = ""
             if isinstance(error, TooFewPoints):
                 hint = _hint(config, kind, len(group), int(held_out.sum()))
-            reason = f"{name}, {target}: {error}{hint}"
-            if config.laws:
-                raise UserError(f"{group.path}: {reason}") from None
-            not_fitted[kind] = reason
+            not_fitted[kind] = f"{name}, {target}: {error}{hint}"
             continue
         points = Points(group.texts["name"], inputs, flops, values)
         rng = np.random.default_rng((*seed, 1))
@@ -106,11 +101,12 @@ def fit_group(
         described = describe_law(fitted, points, to_predict, config.level, config.budgets, rng)
         if not measured.all():
             described.notes.append(f"{(~measured).sum()} rows have no {target}: left out")
+        if note := _runs(group, used)[1]:
+            described.notes.append(note)
         laws.append(described)
-        if kind == "curve":
-            curve = Curve(fitted, (float(flops[used].min()), float(flops[used].max())))
+        contenders[kind] = _contender(name, fitted, flops[used], described)
     rows = _rows(config, group, target, on_front, held_out)
-    return GroupFit(name, target, rows, laws, not_fitted), curve
+    return GroupFit(name, target, rows, laws, not_fitted), contenders
 
 
 def _is_on_front(config: FitConfig, kind: str) -> bool:
@@ -132,6 +128,18 @@ def _law(config: FitConfig, kind: str, group: Table) -> Law:
     return law
 
 
+def _contender(name: str, fitted: FittedLaw, flops: Floats, described: LawFit) -> Contender:
+    def at_best(flops: Floats) -> Floats:
+        assert described.compute_per_sample is not None
+        return optimal_places(fitted, described.compute_per_sample.k, flops)[1]
+
+    def on_curve(flops: Floats) -> Floats:
+        return fitted.predict_all(flops[:, None])
+
+    predict = on_curve if described.law == "curve" else at_best
+    return Contender(name, predict, (float(flops.min()), float(flops.max())))
+
+
 def _fit(
     config: FitConfig,
     law: Law,
@@ -143,22 +151,33 @@ def _fit(
 ) -> FittedLaw:
     inputs, values = inputs[used], values[used]
     fitted = fit_law(law, inputs, values, config.huber_delta)
-    names = group.texts.get("run") or [""] * len(group)
-    runs = np.array([name or f"row {i}" for i, name in enumerate(names)])[used]
+    runs, _ = _runs(group, used)
     return bootstrap_law(
         fitted, inputs, values, runs, config.huber_delta, config.num_replicates, seed
     )
 
 
+def _runs(group: Table, used: NDArray[np.bool_]) -> tuple[NDArray[np.str_], str | None]:
+    """What is resampled together, and a note if that is not what it should be."""
+    rows = np.array([f"row {i}" for i in range(len(group))])
+    names = np.array(group.texts.get("run", rows))
+    runs = np.where(names == "", rows, names)[used]
+    num_runs = len(np.unique(runs))
+    if num_runs in (len(runs), 0) or num_runs >= _FEWEST_RUNS:
+        return runs, None
+    return rows[used], (
+        f"the {len(runs)} points are branches of {num_runs} runs, too few to resample: they are "
+        "resampled as if each were a run of its own, so the intervals may be too narrow"
+    )
+
+
 def _hint(config: FitConfig, kind: str, num_points: int, num_held_out: int) -> str:
     """What can be done about too few points."""
-    ways = [f"{key}=false fits less" for key in ("floor",) if getattr(config, key)]
-    if kind == "curve":
-        ways = ["offset=false fits less"] * config.offset + ways
-    if _is_on_front(config, kind):
-        ways = ["fit_on=all takes those off the front, too", *ways]
     held_out = f", {num_held_out} held out" if num_held_out else ""
-    return f" (of {num_points}{held_out}); " + ("; ".join(ways) or "train more")
+    way = "more runs are needed"
+    if _is_on_front(config, kind) and num_points - num_held_out >= FEWEST_PLACES:
+        way = "fit_on=all takes those off the front, too, a larger bins_per_decade more of it"
+    return f" (of {num_points}{held_out}); {way}"
 
 
 def _rows(

@@ -43,7 +43,7 @@ class Law(Protocol):
 
         Args:
             theta: parameters, ``[..., p]``.
-            x: logarithms of the inputs over their reference, ``[n, d]``.
+            x: logarithms of the inputs over their reference, ``[n, d]``, or ``[..., n, d]``.
         """
 
     def bounds(self, x: Floats, y: Floats) -> Floats:
@@ -76,7 +76,7 @@ class ComputeLaw:
 
     def predict_log(self, theta: Floats, x: Floats) -> tuple[Floats, Floats]:
         e, a, b, c0 = (theta[..., i, None] for i in range(4))
-        s = np.logaddexp(x[:, 0], c0)
+        s = np.logaddexp(x[..., 0], c0)
         power = a - b * s
         value = np.logaddexp(e, power)
         share = np.exp(power - value)  # of the power in the value
@@ -141,17 +141,17 @@ class JointLaw:
 
     def predict_log(self, theta: Floats, x: Floats) -> tuple[Floats, Floats]:
         e, log_a, a, log_b, b = (theta[..., i, None] for i in range(5))
-        of_size = log_a - a * x[:, 0]
-        of_samples = log_b - b * x[:, 1]
+        of_size = log_a - a * x[..., 0]
+        of_samples = log_b - b * x[..., 1]
         value = np.logaddexp(np.logaddexp(e, of_size), of_samples)
         size_share, samples_share = np.exp(of_size - value), np.exp(of_samples - value)
         jacobian = np.stack(
             [
                 1 - size_share - samples_share,
                 size_share,
-                -size_share * x[:, 0],
+                -size_share * x[..., 0],
                 samples_share,
-                -samples_share * x[:, 1],
+                -samples_share * x[..., 1],
             ],
             axis=-1,
         )

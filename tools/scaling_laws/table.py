@@ -60,12 +60,13 @@ class Table:
         Raises:
             UserError: ``by`` is neither ``method`` nor a column of the table.
         """
-        columns = self.texts | self.others
+        numbers = {name: [f"{v:g}" for v in column] for name, column in self.numbers.items()}
+        columns: dict[str, list[Any]] = {**numbers, **self.texts, **self.others}
         if by not in columns:
             if by == "method":
                 return {"all": self}
             raise UserError(f"by={by}: {lacks(self.path, by, columns)}")
-        column = [str(value) for value in columns[by]]
+        column = [str(value or "all") for value in columns[by]]
         return {
             value: self.select(np.array([other == value for other in column]))
             for value in dict.fromkeys(column)
@@ -93,7 +94,8 @@ def read_table(
     numbered = [(f"{path}, row {i + 1}", row) for i, row in enumerate(rows)]
     numbered = [(place, row) for place, row in numbered if _matches(row, where, header, path)]
     if not numbered:
-        raise UserError(f"{path}: none of its {len(rows)} rows is as where={where} says")
+        told = ", ".join(f"{column} has {_values(rows, column)}" for column in where)
+        raise UserError(f"{path}: none of its {len(rows)} rows is as where={where} says; {told}")
     left_out = Counter({"another where": len(rows) - len(numbered)})
     if TASK in header and len(tasks := {str(row.get(TASK)) for _, row in numbered}) > 1:
         raise UserError(
@@ -119,8 +121,14 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         if path.suffix == ".parquet":
             table = pyarrow.parquet.read_table(path)
         else:
-            # An empty field is a gap; nan is a number, and one that must be looked at.
-            options = pyarrow.csv.ConvertOptions(null_values=[""], strings_can_be_null=True)
+            # All as text: a seed of 007 stays so, an empty field is a gap, and nan is a number that
+            # must be looked at.
+            names = pyarrow.csv.open_csv(path).schema.names
+            options = pyarrow.csv.ConvertOptions(
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            )
             table = pyarrow.csv.read_csv(path, convert_options=options)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no table: {str(error).splitlines()[0]}") from None
@@ -143,6 +151,11 @@ def _matches(row: dict[str, Any], where: dict[str, str], header: list[str], path
         if not _same(row.get(column), other):
             return False
     return True
+
+
+def _values(rows: list[dict[str, Any]], column: str) -> str:
+    values = list(dict.fromkeys(str(row.get(column)) for row in rows))
+    return ", ".join(values[:8]) + (", ..." if len(values) > 8 else "")
 
 
 def _same(left: Any, right: Any) -> bool:

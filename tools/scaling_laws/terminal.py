@@ -70,7 +70,7 @@ def _law_lines(law: LawFit, target: str) -> Iterator[str]:
 
 def _comparison_lines(comparison: Comparison) -> Iterator[str]:
     c = comparison
-    yield f"\n{c.first} against {c.second}, {c.target} at equal compute"
+    yield f"\n{c.first} against {c.second}, {c.target} at equal compute, by the {c.law} law"
     yield f"  (a ratio below 1: {c.first} is better; P: the share of resampled fits that say so)"
     for i in (0, len(c.flops) // 2, len(c.flops) - 1):
         yield (

@@ -1,0 +1,66 @@
+"""Tables whose laws are known."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from tools.scaling_laws.laws import Floats
+
+#: E, A, b, C0 of a curve, and E, A, a, B, b of a joint law, in FLOPs, parameters and samples.
+CURVE = {"E": 0.3, "A": 0.8 * 1e17**0.25, "b": 0.25, "C0": 2e15}
+JOINT = {"E": 0.4, "A": 0.6 * 2e7**0.34, "a": 0.34, "B": 0.5 * 3e7**0.28, "b": 0.28}
+
+
+def curve(flops: Floats, E: float, A: float, b: float, C0: float) -> Floats:
+    return E + A * (flops + C0) ** -b
+
+
+def joint(
+    sizes: Floats, samples: Floats, E: float, A: float, a: float, B: float, b: float
+) -> Floats:
+    return E + A * sizes**-a + B * samples**-b
+
+
+def ladder(num_sizes: int = 6, num_lengths: int = 4) -> Floats:
+    """Sizes and samples ``[n, 2]``, every pair of them."""
+    sizes, samples = np.geomspace(1e6, 3e8, num_sizes), np.geomspace(1e6, 1e9, num_lengths)
+    return np.stack([np.repeat(sizes, num_lengths), np.tile(samples, num_sizes)], axis=1)
+
+
+def noise(count: int, scatter: float, seed: int) -> Floats:
+    return np.exp(scatter * np.random.default_rng(seed).standard_normal(count))
+
+
+def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+    return path
+
+
+def ladder_rows(
+    method: str = "caft", scatter: float = 0.01, seed: int = 0, k: float = 6.0, **changes: float
+) -> list[dict[str, Any]]:
+    """Rows in Canopy's columns of a ladder that follows ``JOINT`` with ``changes``."""
+    places = ladder()
+    losses = joint(*places.T, **{**JOINT, **changes}) * noise(len(places), scatter, seed)
+    return [
+        {
+            "name": f"{method}-{size:.0e}-{samples:.0e}",
+            "model": f"{size:.0e}",
+            "params_image": 0.6 * size,
+            "params_text": 0.4 * size,
+            "params": size,
+            "flops_per_sample": k * size,
+            "samples": samples,
+            "flops": k * size * samples,
+            "loss": loss,
+            "error": loss / 4,
+            "method": method,
+            "status": "ok",
+        }
+        for (size, samples), loss in zip(places.tolist(), losses.tolist(), strict=True)
+    ]

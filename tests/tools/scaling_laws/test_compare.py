@@ -1,0 +1,91 @@
+"""Two methods whose difference is known."""
+
+import numpy as np
+import pytest
+
+from recaption.common.errors import UserError
+from tests.tools.scaling_laws.synthetic import CURVE, curve, noise
+from tools.scaling_laws.bootstrap import bootstrap_law
+from tools.scaling_laws.compare import Comparison, Contender, compare_laws
+from tools.scaling_laws.fitting import FittedLaw, fit_law
+from tools.scaling_laws.laws import ComputeLaw
+
+LAW = ComputeLaw(has_offset=False)
+RANGE = (1e15, 1e19)
+FLOPS = np.geomspace(*RANGE, 20)[:, None]
+PLAIN = {**CURVE, "C0": 0.0}
+
+
+def fit(seed: int, **changes: float) -> FittedLaw:
+    values = curve(FLOPS[:, 0], **{**PLAIN, **changes}) * noise(20, 0.01, seed)
+    names = np.arange(20).astype(str)
+    fitted = fit_law(LAW, FLOPS, values, 1e-3)
+    return bootstrap_law(fitted, FLOPS, values, names, 1e-3, 60, [seed])
+
+
+def compare(first: FittedLaw, second: FittedLaw) -> Comparison:
+    return compare_laws(
+        contender("caft", first, RANGE),
+        contender("clip", second, (1e14, 1e18)),
+        "loss",
+        "curve",
+        0.9,
+    )
+
+
+def contender(name: str, fitted: FittedLaw, flops: tuple[float, float]) -> Contender:
+    return Contender(name, lambda at: fitted.predict_all(at[:, None]), flops)
+
+
+def test_a_method_that_is_better_by_a_tenth() -> None:
+    better = {"E": 0.9 * PLAIN["E"], "A": 0.9 * PLAIN["A"]}
+    comparison = compare(fit(1, **better), fit(2))
+    assert (comparison.flops[0], comparison.flops[-1]) == pytest.approx((1e15, 1e18))
+    assert comparison.mean_ratio.low <= 0.9 <= comparison.mean_ratio.high
+    assert comparison.mean_ratio.high < 1
+    assert comparison.mean_probability == 1
+    assert comparison.trend.low < 1 < comparison.trend.high
+    assert comparison.crossings == []
+    for ratio, difference, first, second in zip(
+        comparison.ratio,
+        comparison.difference,
+        comparison.first_value,
+        comparison.second_value,
+        strict=True,
+    ):
+        assert ratio.value == pytest.approx(first / second)
+        assert difference.value == pytest.approx(first - second)
+        assert difference.high < 0
+    # The other way round it is worse by as much.
+    turned = compare(fit(2), fit(1, **better))
+    assert turned.mean_probability == 0
+    assert turned.mean_ratio.value == pytest.approx(1 / comparison.mean_ratio.value)
+
+
+def test_methods_that_are_the_same_are_not_told_apart() -> None:
+    comparison = compare(fit(1), fit(2))
+    assert comparison.mean_ratio.low < 1 < comparison.mean_ratio.high
+    assert 0.02 < comparison.mean_probability < 0.98
+
+
+def test_methods_that_cross() -> None:
+    """The first is worse at small compute and falls faster: equal at 1e17."""
+    steeper = {"b": 0.3, "A": 0.8 * 1e17**0.3}
+    comparison = compare(fit(1, **steeper), fit(2))
+    assert [crossing.better_below for crossing in comparison.crossings] == ["clip"]
+    crossing = comparison.crossings[0]
+    assert crossing.flops.low <= 1e17 <= crossing.flops.high
+    assert crossing.flops.high / crossing.flops.low < 10
+    assert crossing.share > 0.9
+    assert comparison.trend_probability > 0.95
+    assert comparison.probability[0] < 0.05 < 0.95 < comparison.probability[-1]
+
+
+def test_ranges_that_do_not_meet() -> None:
+    fitted = fit(1)
+    first, second = (
+        contender(name, fitted, flops)
+        for name, flops in (("caft", (1e15, 1e16)), ("clip", (1e17, 1e18)))
+    )
+    with pytest.raises(UserError, match=r"caft from 1e\+15 to 1e\+16 and clip from 1e\+17 to"):
+        compare_laws(first, second, "loss", "curve", 0.9)
