@@ -6,6 +6,7 @@ those of all runs, and of the failed ones what is known of them.
 
 import csv
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ def close(rung: Rung, config: LadderConfig, costs: Costs) -> dict[str, Any]:
     if figures is None or row["gpu_hours"] is None:
         raise UserError(f"{rung.folder / METRICS} has no figures of the last step")
     recall = (figures["t2i_r1"] + figures["i2t_r1"]) / 2
-    row |= {"loss": figures["loss"], "error": 1 - recall, "status": DONE}
+    # JSON has no NaN, so a run that diverged has null in its metrics: a table must not have a gap.
+    loss = math.nan if figures["loss"] is None else figures["loss"]
+    row |= {"loss": loss, "error": 1 - recall, "status": DONE}
     with atomic_write(rung.folder / RESULT) as path:
         path.write_text(json.dumps(row, indent=1))
     (rung.folder / FAILURE).unlink(missing_ok=True)

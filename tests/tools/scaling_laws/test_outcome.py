@@ -23,10 +23,12 @@ from tools.scaling_laws.outcome import (
 @pytest.fixture
 def ladder(tmp_path: Path) -> LadderConfig:
     sizes = {"clip": {"recipe": [str(tmp_path / "clip.yaml")], "sizes": {"s": []}}}
-    return load_config(LadderConfig, [str(write_ladder(tmp_path, methods=sizes))])
+    return load_config(
+        LadderConfig, [str(write_ladder(tmp_path, methods=sizes, cost={"text_length": 20}))]
+    )
 
 
-def write_metrics(rung: Rung, *rows: tuple[int, float], **validation: float) -> None:
+def write_metrics(rung: Rung, *rows: tuple[int, float], **validation: float | None) -> None:
     """Rows of (step, samples a second), as the trainer writes them."""
     rung.folder.mkdir(parents=True)
     lines = [{"step": step, "samples_per_second": speed} for step, speed in rows]
@@ -53,6 +55,17 @@ def test_a_row_is_of_the_whole_path(ladder: LadderConfig) -> None:
     assert row["flops"] == 32 * row["flops_per_sample"] > 0
     assert (row["run"], row["status"], row["unique_samples"]) == ("clip-s-seed0", "done", 24)
     assert state_of(second).is_done and not state_of(first).is_done
+
+
+def test_a_run_that_diverged_is_no_gap(ladder: LadderConfig) -> None:
+    rung, _ = make_rungs(ladder)
+    write_metrics(rung, (4, 1.0), loss=None, t2i_r1=0.0, i2t_r1=0.0)
+    costs = Costs(ladder)
+    close(rung, ladder, costs)
+    write_results([rung], ladder, costs)
+    with Path(ladder.output, "results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["loss"], row["error"], row["status"]) == ("nan", "1.0", "done")
 
 
 def test_failed_runs_have_a_row_without_figures(ladder: LadderConfig) -> None:
