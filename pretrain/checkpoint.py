@@ -45,6 +45,15 @@ MAY_CHANGE = (
     "data.max_bad_share",
     "model.image.hierarchical.superpixels.spixelfcn.weights",
 )
+#: In a run that begins from another's checkpoint: its learning rate from there on, too.
+MAY_CHANGE_IN_A_BRANCH = (
+    *MAY_CHANGE,
+    "optim.learning_rate",
+    "optim.num_warmup_steps",
+    "optim.schedule",
+    "optim.num_decay_steps",
+    "optim.final_share",
+)
 
 
 @dataclass
@@ -62,6 +71,10 @@ class TrainState:
 
 def checkpoint_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
+
+
+def step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def complete_checkpoints(run: Path) -> list[Path]:
@@ -82,39 +95,69 @@ def newest_checkpoint(run: Path) -> Path:
     return complete[-1]
 
 
+def last_checkpoint(run: Path, config: PretrainConfig) -> Path | None:
+    """The run's newest complete checkpoint; before there is one, that of `train.begin_from`."""
+    complete = complete_checkpoints(run)
+    if complete:
+        return complete[-1]
+    return Path(config.train.begin_from) if config.train.begin_from else None
+
+
 def find_checkpoint(
     run: Path, config: PretrainConfig, world_size: int
 ) -> tuple[TrainState, Path | None]:
-    """Where an earlier attempt left off: its state and checkpoint; a new state if there is none.
+    """Where an earlier attempt left off, or another run that this one begins from: its state and
+    checkpoint; a new state if there is none.
 
     Raises:
-        UserError: the run was begun with another configuration, or other images a step.
+        UserError: the run, or the other one, was begun with another configuration or other images
+            a step.
     """
     global_batch = config.data.batch_size * world_size
     if (run / CONFIG).is_file():
         check_unchanged(config, run / CONFIG, MAY_CHANGE)
-    complete = complete_checkpoints(run)
-    if not complete:
+    checkpoint = last_checkpoint(run, config)
+    if checkpoint is None:
         return TrainState(global_batch=global_batch), None
-    if not (complete[-1] / STATE).is_file():
+    if not complete_checkpoints(run):
+        _check_branch(checkpoint, config)
+    if not (checkpoint / STATE).is_file():
         raise UserError(
-            f"{complete[-1]} holds weights only, as an imported run does: it can be evaluated and "
+            f"{checkpoint} holds weights only, as an imported run does: it can be evaluated and "
             "released, not trained on"
         )
-    state = read_state(complete[-1])
+    state = read_state(checkpoint)
     if state.global_batch != global_batch:
         fitting, rest = divmod(state.global_batch, world_size)
         what_to_do = f"set data.batch_size={fitting}" if not rest else "use another number of ranks"
         raise UserError(
-            f"{run} trains on {state.global_batch} images a step; {world_size} ranks x "
-            f"data.batch_size={config.data.batch_size} are {global_batch}: {what_to_do}, or "
-            "another run folder"
+            f"{checkpoint.parents[1]} trains on {state.global_batch} images a step; "
+            f"{world_size} ranks x data.batch_size={config.data.batch_size} are {global_batch}: "
+            f"{what_to_do}, or another run folder"
         )
     for record in _rollbacks(run):
         if record["step"] == state.step and record["num_rollbacks"] > state.num_rollbacks:
             # It went back to here once, and on with other data.
             state.num_rollbacks, state.stream = record["num_rollbacks"], record["stream"]
-    return state, complete[-1]
+    return state, checkpoint
+
+
+def _check_branch(checkpoint: Path, config: PretrainConfig) -> None:
+    """Raises: UserError: there is no such checkpoint, or its run is of another configuration."""
+    what = f"train.begin_from={checkpoint}"
+    if not (checkpoint / COMPLETE).is_file():
+        raise UserError(
+            f"{what} is no complete checkpoint (there is no {COMPLETE} in it): train.keep_steps of "
+            "the run that it is of saves and keeps one"
+        )
+    if read_state(checkpoint).step >= config.train.num_steps:
+        raise UserError(f"{what} leaves nothing of train.num_steps={config.train.num_steps}")
+    check_unchanged(
+        config,
+        checkpoint.parents[1] / CONFIG,
+        MAY_CHANGE_IN_A_BRANCH,
+        "a run that begins from its checkpoint may change the schedule, no more",
+    )
 
 
 def read_state(checkpoint: Path) -> TrainState:

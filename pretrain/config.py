@@ -24,6 +24,10 @@ class TrainConfig:
     checkpoint_every: int = 1000  # steps; the last step is always saved
     num_kept_checkpoints: int = 2  # older ones are removed
     keep_every: int = 0  # but for those of steps that are multiples of this; 0: for none
+    keep_steps: list[int] = field(default_factory=list)  # and for those of these, which are saved
+    # a checkpoint of another run that this one begins from, with a schedule of its own: cool-downs
+    # of several lengths from one run at a constant rate (optim.schedule=wsd)
+    begin_from: str = ""
     save_in_background: bool = True  # while training goes on; takes memory for a copy on rank 0
     # seconds; a checkpoint that takes longer is told once: half of what the jobs of slurm/ leave
     # ahead of their time limit

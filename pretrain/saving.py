@@ -22,6 +22,7 @@ from pretrain.checkpoint import (
     checkpoint_folder,
     complete_checkpoints,
     describe_state,
+    step_of,
 )
 from pretrain.config import TrainConfig
 from pretrain.distributed.ranks import Ranks
@@ -156,7 +157,8 @@ class CheckpointSaver:
     def _remove_old(self, newest: Path) -> None:
         every = self._config.keep_every
         for old in complete_checkpoints(self._run)[: -self._config.num_kept_checkpoints]:
-            if every and int(old.name.removeprefix("step-")) % every == 0:
+            step = step_of(old)
+            if (every and step % every == 0) or step in self._config.keep_steps:
                 continue
             # The marker goes first: a removal cut short leaves no checkpoint that looks whole.
             (old / COMPLETE).unlink()

@@ -7,9 +7,9 @@ import torch
 from pretrain.checkpoint import (
     CONFIG,
     TrainState,
-    complete_checkpoints,
     find_checkpoint,
     go_back,
+    last_checkpoint,
     load_optimizer,
     load_weights,
     read_state,
@@ -174,7 +174,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
 
         if watch.must_roll_back(accepted, state.num_rollbacks):
             saver.settle()
-            _roll_back(run, state, stream, engine, ema, ranks)
+            _roll_back(config, state, stream, engine, ema, ranks)
             metrics.rewind(state.step)
             keys = KeysLog(run, ranks, state.step) if config.train.write_keys else None
             continue
@@ -183,7 +183,9 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
         with metrics.watch("communicate"):
             stopping = ranks.any(bool(stop_request)) or state.step == config.train.stop_at_step
         # Not while steps are skipped: the checkpoint before is the one to go back to.
-        is_due = state.step % config.train.checkpoint_every == 0 and accepted
+        is_due = accepted and (
+            state.step % config.train.checkpoint_every == 0 or state.step in config.train.keep_steps
+        )
         if is_due or is_last or stopping:
             state.stream = stream.state_dict()
             with metrics.saving():
@@ -204,7 +206,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
 
 
 def _roll_back(
-    run: Path,
+    config: PretrainConfig,
     state: TrainState,
     stream: BatchStream,
     engine: Engine,
@@ -212,14 +214,15 @@ def _roll_back(
     ranks: Ranks,
 ) -> None:
     """Weights and step of the last complete checkpoint; the data goes on from where it is."""
-    complete = complete_checkpoints(run)
-    if not complete:
+    run = Path(config.run)
+    checkpoint = last_checkpoint(run, config)
+    if checkpoint is None:
         raise UserError(
             f"the gradient was not finite in the last steps up to {state.step}, and there is no "
             "checkpoint to go back to: try a lower optim.learning_rate or an engine.max_grad_norm"
         )
-    before, bad_step = read_state(complete[-1]), state.step
-    go_back(complete[-1], engine, ema)
+    before, bad_step = read_state(checkpoint), state.step
+    go_back(checkpoint, engine, ema)
     state.step, state.num_updates = before.step, before.num_updates
     state.num_skipped_steps = before.num_skipped_steps
     state.num_samples_seen = before.num_samples_seen

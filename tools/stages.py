@@ -14,7 +14,7 @@ from recaption.common.files import atomic_write
 from recaption.common.progress import format_seconds
 
 # Several processes share the cores: a thread that waits must not keep one busy.
-_SHARED_CORES = {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
+SHARED_CORES = {"OMP_WAIT_POLICY": "passive", "TOKENIZERS_PARALLELISM": "false"}
 
 
 class Stages:
@@ -68,7 +68,7 @@ class Stages:
         """Shows what the command prints, and returns its last line."""
         last_line = ""
         with subprocess.Popen(
-            words, env={**_SHARED_CORES, **os.environ}, stdout=subprocess.PIPE, text=True
+            words, env={**SHARED_CORES, **os.environ}, stdout=subprocess.PIPE, text=True
         ) as process:
             assert process.stdout is not None
             for line in process.stdout:

@@ -11,6 +11,8 @@ from recaption.common.config import ConfigError, check_at_least
 class DataConfig:
     # folder of MDS training shards, as `recaption pack` writes it
     train: str = "???"
+    # train on the first so many of its samples, over and over (they are packed shuffled); 0: on all
+    num_samples: int = 0
     batch_size: int = 64  # images a rank and step
     num_workers: int = 1  # loader processes a rank; one prepares some 300 to 500 images a second
     num_canonical_nodes: int = 8  # fixes the order of samples whatever the number of nodes
@@ -21,7 +23,9 @@ class DataConfig:
     captions: CaptionsConfig = field(default_factory=CaptionsConfig)
 
     def __post_init__(self) -> None:
-        for name, minimum in (("batch_size", 1), ("num_canonical_nodes", 1), ("num_workers", 0)):
-            check_at_least(minimum, {f"data.{name}": getattr(self, name)})
+        check_at_least(1, {"data.batch_size": self.batch_size})
+        check_at_least(1, {"data.num_canonical_nodes": self.num_canonical_nodes})
+        check_at_least(0, {"data.num_workers": self.num_workers})
+        check_at_least(0, {"data.num_samples": self.num_samples})
         if not 0 <= self.max_bad_share <= 1:
             raise ConfigError(f"data.max_bad_share={self.max_bad_share}: a share, 0 to 1")

@@ -19,13 +19,14 @@ from recaption.common.files import atomic_write
 
 
 class TrainingShards:
-    """Opens the shards of a folder.
+    """Opens the shards of a folder, or as many of them as hold the first ``num_samples`` rows.
 
     Raises:
-        UserError: a shard is missing, cut off, or holds pickles, which could run anything.
+        UserError: a shard is missing, cut off, or holds pickles, which could run anything; there
+            are fewer rows than that.
     """
 
-    def __init__(self, folder: Path | str) -> None:
+    def __init__(self, folder: Path | str, num_samples: int = 0) -> None:
         self._folder = Path(folder)
         self._readers: list[JointReader] = []
         for shard in check_shards(folder):
@@ -39,6 +40,8 @@ class TrainingShards:
         #: Samples of each shard.
         self.sizes: NDArray[np.int64] = np.array([len(reader) for reader in self._readers])
         self._ends = self.sizes.cumsum()
+        if num_samples:
+            self._keep_first(num_samples)
 
     @property
     def num_samples(self) -> int:
@@ -64,6 +67,17 @@ class TrainingShards:
         except FileNotFoundError:
             self._unpack(reader)
             return reader[position]
+
+    def _keep_first(self, num_samples: int) -> None:
+        if num_samples > self.num_samples:
+            raise UserError(
+                f"{self._folder} holds {self.num_samples} samples, fewer than "
+                f"data.num_samples={num_samples}"
+            )
+        num_shards = self._shard_of(num_samples - 1) + 1
+        self._readers = self._readers[:num_shards]
+        self._ends = np.minimum(self._ends[:num_shards], num_samples)
+        self.sizes = np.diff(self._ends, prepend=0)
 
     def _shard_of(self, index: int) -> int:
         return int(np.searchsorted(self._ends, index, side="right"))

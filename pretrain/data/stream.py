@@ -79,7 +79,7 @@ class BatchStream:
     def __init__(
         self, config: DataConfig, tokenizer: Tokenizer, image_size: int, seed: int, world_size: int
     ) -> None:
-        shards = TrainingShards(config.train)
+        shards = TrainingShards(config.train, config.num_samples)
         check_sources(config)
         self.num_samples = shards.num_samples
         global_batch = config.batch_size * world_size

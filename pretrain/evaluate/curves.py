@@ -4,9 +4,11 @@ import base64
 import io
 import re
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pretrain.metrics import read_metrics, read_validations
@@ -30,7 +32,7 @@ _PANELS = {
 #: What follows a law, moves slowly or is measured on the same samples each time: no noise.
 _EXACT = {"Learning rate", "Logit scales and biases", "Validation: recall", "Validation: loss"}
 _NOT_SHOWN = {"step", "seconds", "left_seconds", "num_samples_seen", "validation_num_images"}
-_COLOURS = ("#1f6f43", "#c0622d", "#2f5d9b", "#8a4f9e", "#9a8a1f", "#3c8d93", "#b23a5b")
+COLOURS = ("#1f6f43", "#c0622d", "#2f5d9b", "#8a4f9e", "#9a8a1f", "#3c8d93", "#b23a5b")
 
 
 def draw_curves(metrics: Path) -> list[tuple[str, str]]:
@@ -63,27 +65,44 @@ def _curve(rows: list[dict], name: str) -> Curve:
 
 
 def _draw(curves: Mapping[str, Curve], is_noisy: bool) -> str:
-    # Words stay paths, so that the figure looks the same wherever it is opened.
-    with matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "canopy", "font.size": 9}):
-        figure = Figure(figsize=(4.4, 2.7), layout="constrained")
-        axes = figure.add_subplot()
-        for index, (name, (steps, values)) in enumerate(curves.items()):
-            colour = _COLOURS[index % len(_COLOURS)]
-            smooth = is_noisy and len(values) > 60
-            axes.plot(steps, values, color=colour, alpha=0.25 if smooth else 1, linewidth=1.4)
-            if smooth:
-                axes.plot(steps, _smooth(values), color=colour, linewidth=1.6)
-            axes.plot([], [], color=colour, linewidth=2, label=name.replace("_", " "))
-        axes.set_xlabel("step")
-        axes.grid(color="#e4e2da", linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.spines[["left", "bottom"]].set_color("#8b897f")
-        axes.tick_params(colors="#55534b")
-        if len(curves) > 1:
-            axes.legend(frameon=False, fontsize=8)
-        buffer = io.BytesIO()
+    axes = new_axes()
+    for index, (name, (steps, values)) in enumerate(curves.items()):
+        colour = COLOURS[index % len(COLOURS)]
+        smooth = is_noisy and len(values) > 60
+        axes.plot(steps, values, color=colour, alpha=0.25 if smooth else 1, linewidth=1.4)
+        if smooth:
+            axes.plot(steps, _smooth(values), color=colour, linewidth=1.6)
+        axes.plot([], [], color=colour, linewidth=2, label=name.replace("_", " "))
+    axes.set_xlabel("step")
+    if len(curves) > 1:
+        axes.legend(frameon=False, fontsize=8)
+    return as_data_uri(axes)
+
+
+def new_axes(width: float = 4.4, height: float = 2.7) -> Axes:
+    """Axes of a figure of so many inches, in the look of all reports."""
+    with _style():
+        axes = Figure(figsize=(width, height), layout="constrained").add_subplot()
+    axes.grid(color="#e4e2da", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.spines[["left", "bottom"]].set_color("#8b897f")
+    axes.tick_params(colors="#55534b", which="both")
+    return axes
+
+
+def as_data_uri(axes: Axes) -> str:
+    """The figure as SVG in a data URI."""
+    buffer = io.BytesIO()
+    with _style():
+        figure = axes.get_figure(root=True)
+        assert figure is not None
         figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     return f"data:image/svg+xml;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+def _style() -> AbstractContextManager[None]:
+    # Words stay paths, so that the figure looks the same wherever it is opened.
+    return matplotlib.rc_context({"svg.fonttype": "path", "svg.hashsalt": "canopy", "font.size": 9})
 
 
 def _smooth(values: list[float]) -> list[float]:

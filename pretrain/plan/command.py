@@ -121,6 +121,13 @@ def make_plan(config: PlanConfig) -> dict[str, Any]:
     return plan
 
 
+def count_flops_per_sample(config: PlanConfig) -> dict[str, float]:
+    """The plan's FLOPs a sample alone, by part; see `_flops_per_sample`."""
+    length = min(config.text_length, config.model.text.part.context_length)
+    loss = trace_loss(config, trace_step(config, length).features, config.world_size)
+    return _flops_per_sample(config, length, loss)
+
+
 def _in_precision(config: PlanConfig, precision: str) -> PlanConfig:
     return replace(config, engine=replace(config.engine, precision=precision))
 

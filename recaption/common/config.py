@@ -111,13 +111,19 @@ def write_config(config: object, path: Path) -> None:
         temporary.write_text(OmegaConf.to_yaml(OmegaConf.structured(config)))
 
 
-def check_unchanged(config: object, begun: Path, may_change: Sequence[str]) -> None:
+def check_unchanged(
+    config: object,
+    begun: Path,
+    may_change: Sequence[str],
+    what_to_do: str = "use another folder, or delete this one",
+) -> None:
     """Work may go on only as it was begun, but for the keys that ``may_change``.
 
     Args:
         config: what is wanted now.
         begun: what ``write_config`` wrote when the work was begun.
         may_change: keys such as ``train.num_steps``, and sections such as ``train``.
+        what_to_do: the end of the error.
 
     Raises:
         UserError: names the first key that differs.
@@ -127,8 +133,8 @@ def check_unchanged(config: object, begun: Path, may_change: Sequence[str]) -> N
         is_free = key in may_change or key.startswith(tuple(f"{name}." for name in may_change))
         if not is_free and then.get(key) != now.get(key):
             raise UserError(
-                f"{begun.parent} was begun with {key}={then.get(key)}, not {now.get(key)}: use "
-                "another folder, or delete this one"
+                f"{begun.parent} was begun with {key}={then.get(key)}, not {now.get(key)}: "
+                f"{what_to_do}"
             )
 
 

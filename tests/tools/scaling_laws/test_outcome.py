@@ -1,0 +1,100 @@
+"""Rows of results, from what runs leave."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from pretrain.checkpoint import CONFIG
+from recaption.common.config import UserError, load_config, write_config
+from tests.tools.scaling_laws.ladders import write_ladder
+from tools.scaling_laws.cost import Costs
+from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
+from tools.scaling_laws.outcome import (
+    close,
+    measured_seconds,
+    note_failure,
+    state_of,
+    write_results,
+)
+
+
+@pytest.fixture
+def ladder(tmp_path: Path) -> LadderConfig:
+    sizes = {"clip": {"recipe": [str(tmp_path / "clip.yaml")], "sizes": {"s": []}}}
+    return load_config(
+        LadderConfig, [str(write_ladder(tmp_path, methods=sizes, cost={"text_length": 20}))]
+    )
+
+
+def write_metrics(rung: Rung, *rows: tuple[int, float], **validation: float | None) -> None:
+    """Rows of (step, samples a second), as the trainer writes them."""
+    rung.folder.mkdir(parents=True)
+    lines = [{"step": step, "samples_per_second": speed} for step, speed in rows]
+    if validation:
+        lines.append({"step": rung.num_steps, "validation": validation})
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (rung.folder / "metrics.jsonl").write_text(text)
+    write_config(rung.config, rung.folder / CONFIG)
+
+
+def test_a_row_is_of_the_whole_path(ladder: LadderConfig) -> None:
+    """8 of the second run's 32 samples are the first one's; half of a window of it counts."""
+    first, second = make_rungs(ladder)
+    assert (first.branch_step, second.begin_step, second.num_steps) == (2, 2, 8)
+    write_metrics(first, (1, 1.0), (3, 2.0), (4, 4.0), loss=2.0, t2i_r1=0.5, i2t_r1=0.25)
+    write_metrics(second, (5, 3.0), (8, 12.0), loss=1.0, t2i_r1=0.75, i2t_r1=0.25)
+    assert measured_seconds(first) == (16, 4 + 8 / 2 + 1)
+    assert measured_seconds(second) == (32, (4 + 4 / 2) + 12 / 3 + 12 / 12)
+    costs = Costs(ladder)
+    row = close(second, ladder, costs)
+    assert row["gpu_hours"] == pytest.approx(11 / 3600)
+    assert row["samples_per_second"] == pytest.approx(32 / 11)
+    assert (row["loss"], row["error"], row["samples"]) == (1.0, 0.5, 32)
+    assert row["flops"] == 32 * row["flops_per_sample"] > 0
+    assert (row["run"], row["status"], row["unique_samples"]) == ("clip-s-seed0", "done", 24)
+    assert state_of(second).is_done and not state_of(first).is_done
+
+
+def test_a_run_that_diverged_is_no_gap(ladder: LadderConfig) -> None:
+    rung, _ = make_rungs(ladder)
+    write_metrics(rung, (4, 1.0), loss=None, t2i_r1=0.0, i2t_r1=0.0)
+    costs = Costs(ladder)
+    close(rung, ladder, costs)
+    write_results([rung], ladder, costs)
+    with Path(ladder.output, "results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["loss"], row["error"], row["status"]) == ("nan", "1.0", "done")
+
+
+def test_failed_runs_have_a_row_without_figures(ladder: LadderConfig) -> None:
+    first, second = make_rungs(ladder)
+    note_failure(first, "error: no")
+    Path(ladder.output, "results.csv").unlink(missing_ok=True)
+    write_results([first, second], ladder, Costs(ladder))
+    with Path(ladder.output, "results.csv").open() as file:
+        (row,) = csv.DictReader(file)
+    assert (row["name"], row["status"], row["loss"]) == (first.name, "failed", "")
+    assert float(row["flops"]) > 0
+
+
+def test_a_run_of_another_ladder_is_refused(ladder: LadderConfig) -> None:
+    ladder.trunks = False  # else the cool-down's steps tell another batch, too
+    ladder.overrides += ["optim.num_warmup_steps=1", "optim.learning_rate=1e-3"]
+    first, _ = make_rungs(ladder)
+    write_metrics(first, (4, 1.0), loss=2.0, t2i_r1=0.5, i2t_r1=0.25)
+    close(first, ladder, Costs(ladder))
+    ladder.overrides.append("optim.weight_decay=0.3")
+    with pytest.raises(UserError, match=r"begun with optim\.weight_decay=0\.5, not 0\.3"):
+        state_of(make_rungs(ladder)[0])
+    ladder.overrides[-1] = "data.batch_size=2"
+    with pytest.raises(UserError, match=r"trained with batch=4, not 2"):
+        state_of(make_rungs(ladder)[0])
+
+
+def test_no_figures_of_the_last_step(ladder: LadderConfig) -> None:
+    first, _ = make_rungs(ladder)
+    write_metrics(first, (3, 1.0))
+    with pytest.raises(UserError, match=r"metrics\.jsonl has no figures of the last step"):
+        close(first, ladder, Costs(ladder))

@@ -1,0 +1,95 @@
+"""The page and the tables, from results that follow a law."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+
+from recaption.common.config import UserError
+from tools.scaling_laws import fit, report
+from tools.scaling_laws.export import escape
+from tools.scaling_laws.outcome import COLUMNS
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two methods, four sizes, three lengths; one run has failed."""
+    path = tmp_path_factory.mktemp("report") / "results.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        for method, scale in (("caft", 1.0), ("clip", 1.1)):
+            for size in range(4):
+                for length in range(3):
+                    params, samples = 1e6 * 2**size, 1e4 * 2**length
+                    flops = 6 * params * samples
+                    loss = scale * (1 + (flops / 1e9) ** -0.3) * 1.002 ** ((size * length) % 3)
+                    writer.writerow(
+                        {
+                            "name": f"{method}-{size}-{length}",
+                            "model": f"{method}_{size}",
+                            "params_image": params / 2,
+                            "params_text": params,
+                            "params": params,
+                            "flops_per_sample": 6 * params,
+                            "samples": samples,
+                            "batch": 48,
+                            "unique_samples": 5000,
+                            "lr": 1e-3,
+                            "flops": flops,
+                            "loss": loss,
+                            "gpu_hours": 0.5,
+                            "samples_per_second": 30.5,
+                            "error": loss / 4,
+                            "method": method,
+                            "data": "made",
+                            "seed": 0,
+                            "status": "done",
+                            "run": f"{method}-{size}",
+                        }
+                    )
+        writer.writerow({"name": "clip-9", "status": "failed", "method": "clip"})
+    return path
+
+
+def test_a_page_with_laws_and_what_was_held_out(results: Path, tmp_path: Path) -> None:
+    words = [f"table={results}", f"output={tmp_path}", "num_replicates=20"]
+    fit.main([*words, "holdout_above=1.5e12", "fit_on=all", "budgets=[1e12]"])
+    arguments = [f"table={results}", f"fit={tmp_path / 'fit.json'}", f"output={tmp_path / 'page'}"]
+    report.main([*arguments, "title=A <ladder>"])
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "<h1>A &lt;ladder&gt;</h1>" in page
+    assert page.count("<img") == page.count("data:image/svg+xml;base64,") == 6
+    assert "http" not in page  # nothing is fetched
+    fitted = json.loads((tmp_path / "fit.json").read_text())
+    held_out = fitted["groups"][0]["laws"][0]["held_out"]
+    assert held_out and all(f"<td>{point['name']}</td>" in page for point in held_out)
+    assert "caft scales better in" in page
+    assert "1 (status=failed)" in page
+    for title in ("image M", "text M", "GFLOPs/sample", "GPU-hours", "R@1"):
+        assert f"<th>{title}</th>" in page
+    assert "<td>30.5</td>" in page
+
+
+def test_tables_for_others(results: Path, tmp_path: Path) -> None:
+    report.main([f"table={results}", f"output={tmp_path}"])
+    rows = json.loads((tmp_path / "table.json").read_text())
+    assert len(rows) == 24 and rows[0]["r1"] == pytest.approx(1 - rows[0]["error"])
+    with (tmp_path / "table.csv").open() as file:
+        assert [row["name"] for row in csv.DictReader(file)] == [row["name"] for row in rows]
+    latex = (tmp_path / "table.tex").read_text()
+    assert latex.startswith(r"\begin{tabular}{lrrrrrrrrrrrrr}")
+    assert latex.count(r"\\") == 25 and r"caft\_0 & 0.50 & 1.00 & 1.00" in latex
+
+
+def test_what_latex_would_take_for_a_command() -> None:
+    assert escape("50% of a_b & c^2") == r"50\% of a\_b \& c\textasciicircum{}2"
+
+
+def test_a_fit_of_another_table_is_refused(results: Path, tmp_path: Path) -> None:
+    fit.main([f"table={results}", f"output={tmp_path}", "num_replicates=20", "laws=[joint]"])
+    other = tmp_path / "results.csv"
+    other.write_text(results.read_text().replace("caft-0-0", "caft-x"))
+    with pytest.raises(UserError, match=r"is of another table, or .* has changed: fit again"):
+        report.main([f"table={other}", f"output={tmp_path / 'page'}"])

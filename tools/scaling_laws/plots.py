@@ -1,0 +1,101 @@
+"""Plots of a scaling experiment, as SVG in data URIs."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import LogFormatterSciNotation, NullFormatter, ScalarFormatter
+
+from pretrain.evaluate.curves import COLOURS, as_data_uri, new_axes
+
+_SIZE = (6.4, 4.2)  # inches
+LABELS = {"loss": "held-out loss", "error": "error, 1 - R@1"}
+
+
+def draw_compute(groups: list[dict[str, Any]], target: str) -> str:
+    """Loss or error over training FLOPs, on logarithmic axes: points (full: on the front; stars:
+    held out), each method's fitted law with the band of its interval.
+
+    Args:
+        groups: of `fit.json`, those of this target.
+        target: `loss` or `error`.
+    """
+    axes = new_axes(*_SIZE)
+    for colour, group in zip(COLOURS, groups, strict=False):
+        kinds = defaultdict(list)
+        for point in group["points"]:
+            kinds[_kind(point)].append((point["flops"], point["value"]))
+        _scatter(axes, kinds["other"], colour, marker="o", facecolors="none", alpha=0.6)
+        _scatter(axes, kinds["front"], colour, marker="o", label=group["group"])
+        _scatter(
+            axes, kinds["held out"], colour, marker="*", s=110, label=f"{group['group']}, held out"
+        )
+        band = next((law["band"] for law in group["laws"] if law["band"]), None)
+        if band:
+            axes.plot(band["flops"], band["value"], color=colour, linewidth=1.5)
+            axes.fill_between(
+                band["flops"], band["low"], band["high"], color=colour, alpha=0.15, linewidth=0
+            )
+    return _finish(axes, "training FLOPs", LABELS[target])
+
+
+def draw_samples(points: Iterable[dict[str, Any]], target: str) -> str:
+    """Loss or error over samples seen, a line for each model."""
+    axes = new_axes(*_SIZE)
+    lines: dict[str, list[tuple[float, float]]] = defaultdict(list)
+    for point in points:
+        if point["samples"] is not None:
+            lines[point["model"] or "all"].append((point["samples"], point["value"]))
+    for index, (name, line) in enumerate(lines.items()):
+        samples, values = zip(*sorted(line), strict=True)
+        style = ("-", "--", ":", "-.")[index // len(COLOURS) % 4]
+        colour = COLOURS[index % len(COLOURS)]
+        axes.plot(samples, values, style, color=colour, marker="o", markersize=4, label=name)
+    return _finish(axes, "samples seen", LABELS[target])
+
+
+def draw_ratio(comparison: dict[str, Any]) -> str:
+    """One method's loss or error over the other's at equal compute, with its interval."""
+    axes = new_axes(*_SIZE)
+    ratio = comparison["ratio"]
+    low, high = ([each[end] for each in ratio] for end in ("low", "high"))
+    axes.axhline(1, color="#8b897f", linewidth=1)
+    axes.plot(comparison["flops"], [each["value"] for each in ratio], color=COLOURS[2])
+    axes.fill_between(comparison["flops"], low, high, color=COLOURS[2], alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xlabel("training FLOPs")
+    axes.set_ylabel(
+        f"{LABELS[comparison['target']]}: {comparison['first']} / {comparison['second']}"
+    )
+    return as_data_uri(axes)
+
+
+def _kind(point: dict[str, Any]) -> str:
+    if point["held_out"]:
+        return "held out"
+    return "front" if point["on_front"] else "other"
+
+
+def _scatter(axes: Axes, points: list[tuple[float, float]], colour: str, **options: Any) -> None:
+    if points:
+        flops, values = zip(*points, strict=True)
+        chosen = {"s": 26, "color": colour, "linewidths": 1.2, "zorder": 3, **options}
+        axes.scatter(flops, values, **chosen)
+
+
+def _finish(axes: Axes, x: str, y: str) -> str:
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    if high < 10 * low:  # within a decade powers of ten tell nothing
+        axes.yaxis.set_major_formatter(ScalarFormatter())
+        axes.yaxis.set_minor_formatter(ScalarFormatter())
+    else:
+        axes.yaxis.set_major_formatter(LogFormatterSciNotation())
+        axes.yaxis.set_minor_formatter(NullFormatter())
+    axes.set_xlabel(x)
+    axes.set_ylabel(y)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8)
+    return as_data_uri(axes)

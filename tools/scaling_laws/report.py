@@ -1,0 +1,135 @@
+"""``report.html``: what a scaling experiment gave, to look at. One file, nothing fetched."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from omegaconf import MISSING
+
+from recaption.common.config import UserError, load_config, print_json
+from recaption.common.files import atomic_write, read_json, sha256_file
+from tools.scaling_laws.export import show, shown_columns, table_rows, write_exports
+from tools.scaling_laws.fit import FIT
+from tools.scaling_laws.plots import LABELS, draw_compute, draw_ratio, draw_samples
+from tools.scaling_laws.results import VERSION
+from tools.scaling_laws.table import Table, read_table
+
+USAGE = """usage: python -m tools.scaling_laws report table=RESULTS.csv [output=FOLDER] [--json]
+
+Writes report.html (plots and the table, in one file), table.csv, table.json and table.tex. The
+laws are those of fit.json beside the table, which `fit` writes; without it points alone are drawn.
+"""
+
+REPORT = "report.html"
+_TEMPLATE = Path(__file__).with_name("report.html.jinja")
+
+
+@dataclass
+class ReportConfig:
+    table: str = MISSING  # as given to `fit`
+    fit: str = ""  # what `fit` wrote; empty: fit.json beside the table, if it is there
+    output: str = ""  # folder; empty: `report` beside the table
+    title: str = "Scaling laws"
+
+
+def main(argv: list[str]) -> None:
+    config = load_config(ReportConfig, argv, USAGE)
+    page = write_report(config)
+    print(f"report: {page}")
+    print_json(argv, {"report": str(page)})
+
+
+def write_report(config: ReportConfig) -> Path:
+    """Writes all files and returns the page's path.
+
+    Raises:
+        UserError: no table, or a fit of another table or version.
+    """
+    folder = Path(config.table.split(",")[0]).parent
+    fit = _read_fit(config, folder)
+    table = _read_table(config.table, fit)
+    rows = table_rows(table)
+    groups = fit["groups"] if fit else _unfitted(table)
+    output = Path(config.output or folder / "report")
+    output.mkdir(parents=True, exist_ok=True)
+    write_exports(output, rows)
+    targets = list(dict.fromkeys(group["target"] for group in groups))
+    columns = shown_columns(rows)
+    environment = jinja2.Environment(
+        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["figure"] = lambda value: f"{value:.4g}"
+    environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
+    page = environment.from_string(_TEMPLATE.read_text()).render(
+        title=config.title,
+        table=config.table,
+        left_out=table.left_out,
+        fit=fit,
+        sections=[_section(groups, target) for target in targets],
+        labels=LABELS,
+        comparisons=[
+            {"figures": comparison, "plot": draw_ratio(comparison)}
+            for comparison in (fit["comparisons"] if fit else [])
+        ],
+        columns=[column.title for column in columns],
+        rows=[[show(column, row) for column in columns] for row in rows],
+    )
+    with atomic_write(output / REPORT) as path:
+        path.write_text(page)
+    return output / REPORT
+
+
+def _read_fit(config: ReportConfig, folder: Path) -> dict[str, Any] | None:
+    path = Path(config.fit or folder / FIT)
+    if not config.fit and not path.exists():
+        return None
+    fit: dict[str, Any] = read_json(path)
+    again = f"fit again: python -m tools.scaling_laws fit table={config.table}"
+    if fit.get("version") != VERSION:
+        raise UserError(f"{path} is of version {fit.get('version')}, not {VERSION}: {again}")
+    sums = [sha256_file(file) for file in config.table.split(",")]
+    if fit["table_sha256"] != sums:
+        raise UserError(f"{path} is of another table, or {config.table} has changed: {again}")
+    return fit
+
+
+def _read_table(path: str, fit: dict[str, Any] | None) -> Table:
+    """The rows that were fitted, by the same names."""
+    settings: dict[str, Any] = {"format": "auto", "columns": {}, "where": {}}
+    if fit:
+        settings = fit["settings"]
+    return read_table(path, settings["format"], settings["columns"], settings["where"])
+
+
+def _unfitted(table: Table) -> list[dict[str, Any]]:
+    """Points as `fit.json` has them, without any law."""
+    groups = []
+    for name, part in table.groups("method").items():
+        rows = table_rows(part)
+        for target in LABELS:
+            points = [
+                {
+                    **{key: row.get(key) for key in ("name", "flops", "params", "samples")},
+                    "model": row.get("model") or "",
+                    "value": row[target],
+                    "on_front": True,
+                    "held_out": False,
+                }
+                for row in rows
+                if row.get(target) is not None
+            ]
+            if points:
+                groups.append({"group": name, "target": target, "points": points, "laws": []})
+    return groups
+
+
+def _section(groups: list[dict[str, Any]], target: str) -> dict[str, Any]:
+    chosen = [group for group in groups if group["target"] == target]
+    points = [point for group in chosen for point in group["points"]]
+    return {
+        "target": target,
+        "groups": chosen,
+        "by_compute": draw_compute(chosen, target),
+        "by_samples": draw_samples(points, target),
+    }
