@@ -7,6 +7,11 @@ from PIL import Image
 from torch import Tensor
 
 from pretrain.models.features import ImageFeatures, TextFeatures
+from recaption.common.config import UserError
+
+
+class NoMapsError(UserError):
+    """A task needs maps of what sentences say, and the model makes none."""
 
 
 class Encoders(Protocol):

@@ -12,7 +12,7 @@ from torch.nn.functional import adaptive_avg_pool2d
 from pretrain.evaluate.benchmarks.base import Picture
 from pretrain.evaluate.benchmarks.dense import GroundingSet, Region
 from pretrain.evaluate.encode import batches
-from pretrain.evaluate.encoders import Encoders
+from pretrain.evaluate.encoders import Encoders, NoMapsError
 from pretrain.evaluate.localisation import MapScore, score_mask, summarise
 from pretrain.evaluate.reading import prepare_ahead
 from recaption.common.config import UserError
@@ -44,7 +44,7 @@ def evaluate(data: GroundingSet, encoders: Encoders, batch_size: int) -> dict[st
                 queries = torch.cat([features[position], others[position]])
                 maps = encoders.localise(encoded[row : row + 1], queries[None])
                 if maps is None:
-                    raise UserError(f"{encoders.name} makes no maps of sentences")
+                    raise NoMapsError(f"{encoders.name} makes no maps of sentences")
                 heats = maps[0].float().cpu()
                 for heat, mask in zip(heats, masks, strict=False):
                     inside = shrink(torch.from_numpy(mask), pixels.shape[-1])

@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 from pretrain.evaluate.benchmarks.base import Picture
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
 from pretrain.evaluate.encode import batches
-from pretrain.evaluate.encoders import Encoders
+from pretrain.evaluate.encoders import Encoders, NoMapsError
 from pretrain.evaluate.prompts import class_sentences
 from pretrain.evaluate.reading import prepare_ahead
 from recaption.common.config import UserError
@@ -76,7 +76,7 @@ def class_scores(
         for row, (top, left) in enumerate(batch):
             cosines = encoders.compare_places(encoded[row : row + 1], classes[None])
             if cosines is None:
-                raise UserError(f"{encoders.name} has no features of places")
+                raise NoMapsError(f"{encoders.name} has no features of places")
             size = (windows.size, windows.size)
             cosines = interpolate(cosines.float(), size, mode="bilinear")[0]
             if total is None:

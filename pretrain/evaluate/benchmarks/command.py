@@ -1,6 +1,7 @@
 """Evaluates a model on published benchmarks: `results.json`, a table, a page to look at."""
 
 import json
+import sys
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -17,7 +18,7 @@ from pretrain.evaluate.benchmarks.registry import (
 )
 from pretrain.evaluate.benchmarks.table import format_results, headline
 from pretrain.evaluate.config import EvaluateConfig
-from pretrain.evaluate.encoders import Encoders
+from pretrain.evaluate.encoders import Encoders, NoMapsError
 from pretrain.evaluate.loading import load_encoders, output_folder
 from pretrain.evaluate.provenance import describe_code
 from recaption.common.config import ConfigError, print_json, write_config
@@ -41,10 +42,18 @@ def run_benchmarks(config: EvaluateConfig, argv: list[str]) -> None:
         "code": describe_code(),
         "batch_size": config.batch_size,
         "benchmarks": {},
+        "left_out": {},  # what the model has no answers for, and why
     }
     for benchmark, _ in chosen:
         variant, data = read[benchmark.name]
-        result = evaluate(benchmark, variant, data, encoders, config.batch_size)
+        try:
+            result = evaluate(benchmark, variant, data, encoders, config.batch_size)
+        except NoMapsError as error:
+            if len(chosen) == 1:
+                raise
+            print(f"warning: {benchmark.title} is left out: {error}", file=sys.stderr)
+            results["left_out"][benchmark.name] = str(error)
+            continue
         results["benchmarks"][benchmark.name] = result
         with atomic_write(output / RESULTS) as path:
             path.write_text(json.dumps(results, indent=2) + "\n")

@@ -14,7 +14,7 @@ from pretrain.evaluate.benchmarks import docci
 from pretrain.evaluate.benchmarks.base import RetrievalSet
 from pretrain.evaluate.benchmarks.published import PUBLISHED
 from pretrain.evaluate.benchmarks.registry import BENCHMARKS, Benchmark
-from pretrain.evaluate.encoders import Encoders
+from pretrain.evaluate.encoders import Encoders, NoMapsError
 from recaption.common.config import ConfigError, UserError
 from recaption.common.files import sha256_file
 from tests.pretrain.evaluate.benchmarks.layouts import (
@@ -191,3 +191,25 @@ def test_a_task_of_another_kind_takes_one_line(
     assert re.search(r"step-00000007 +0\.2500 +0\.5000\n", printed)
     assert re.search(r"chance +0\.3333", printed)
     assert "by_class cat" in (tmp_path / "report" / "benchmarks.html").read_text()
+
+
+def test_what_a_model_cannot_answer_is_left_out_and_named(
+    run: Path,
+    roots: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def refuse(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
+        raise NoMapsError(f"{encoders.name} makes no maps of sentences")
+
+    maps = Benchmark("maps", "Maps", docci.VARIANTS, docci.read, refuse)
+    monkeypatch.setitem(BENCHMARKS, "maps", maps)
+    given = f"roots={{maps: {roots['docci']}, urban1k: {roots['urban1k']}}}"
+    arguments = [f"checkpoint={run}", f"output={tmp_path}", "allow_missing=true", "report=false"]
+    main(["benchmark=all", given, *arguments])
+    assert "warning: Maps is left out: caft/step-00000007 makes no maps" in capsys.readouterr().err
+    results = json.loads((tmp_path / "results.json").read_text())
+    assert set(results["benchmarks"]) == {"urban1k"} and set(results["left_out"]) == {"maps"}
+    with pytest.raises(NoMapsError, match="makes no maps of sentences"):
+        main(["benchmark=maps", f"root={roots['docci']}", *arguments])
