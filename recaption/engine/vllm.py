@@ -384,8 +384,9 @@ class _KilledAtStart(UserError):
     """Something killed the engine's process, such as the kernel for want of memory."""
 
 
-#: How vLLM says so: `Failed core proc(s): {'EngineCore': -9}`.
-_EXIT_BY_SIGNAL = re.compile(r"Failed core proc\(s\): .*: -\d+")
+#: How vLLM says so: `Failed core proc(s): {'EngineCore': -9}`, or `{}` where it looks between a
+#: process's end and its exit status.
+_EXIT_BY_SIGNAL = re.compile(r"Failed core proc\(s\): (\{\}|.*: -\d+)")
 
 
 def one_line(error: BaseException) -> str:
