@@ -14,6 +14,8 @@ class StopRequest:
         self.signal_name = ""
         for number in SIGNALS:
             signal.signal(number, self._on_signal)
+        # What blocks a signal hands that down to all that it starts, and it would never arrive.
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
     def __bool__(self) -> bool:
         return bool(self.signal_name)

@@ -18,7 +18,9 @@ from tests.places import CONFIGS
 
 PROMPTS = sorted((CONFIGS / "recaption/prompts").glob("*.yaml"))
 CAPTIONERS = sorted((CONFIGS / "recaption").glob("*.yaml"))
-TRAINING = sorted(set(CONFIGS.rglob("*.yaml")) - {*PROMPTS, *CAPTIONERS})
+#: A ladder of runs, and what its sizes add to a recipe: tests of tools/scaling_laws read them.
+SCALING = sorted((CONFIGS / "scaling").glob("*.yaml"))
+TRAINING = sorted(set(CONFIGS.rglob("*.yaml")) - {*PROMPTS, *CAPTIONERS, *SCALING})
 RUNS = [path for path in TRAINING if path.parent.name in ("configs", "pretrain")]
 
 

@@ -218,7 +218,7 @@ class VllmEngine:
             self._processes.kill()
             # What fails in another process is told by its output only.
             cause = self._log.root_cause() if isinstance(error, RuntimeError) else None
-            was_killed = _EXIT_BY_SIGNAL.search(str(error)) is not None
+            was_killed = cause is None and _EXIT_BY_SIGNAL.search(str(error)) is not None
             raise (_KilledAtStart if was_killed else UserError)(
                 f"vLLM cannot load {self._config.model}: {cause or one_line(error)}{self._log}"
             ) from error

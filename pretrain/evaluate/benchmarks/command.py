@@ -53,8 +53,8 @@ def run_benchmarks(config: EvaluateConfig, argv: list[str]) -> None:
                 raise
             print(f"warning: {benchmark.title} is left out: {error}", file=sys.stderr)
             results["left_out"][benchmark.name] = str(error)
-            continue
-        results["benchmarks"][benchmark.name] = result
+        else:
+            results["benchmarks"][benchmark.name] = result
         with atomic_write(output / RESULTS) as path:
             path.write_text(json.dumps(results, indent=2) + "\n")
     print(format_results(results))
