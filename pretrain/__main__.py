@@ -16,7 +16,7 @@ _COMMANDS = {
     "export": ("pretrain.release.exports.command", "write a model for another library"),
 }
 #: Started on every rank by torchrun or srun.
-_ON_ALL_RANKS = ("train", "preflight")
+_ON_ALL_RANKS = ("train", "preflight", "evaluate")
 
 
 def main() -> int:

@@ -1,5 +1,9 @@
 """``python -m pretrain evaluate``: retrieval, localisation, benchmarks, and a report to look at."""
 
+import os
+
+from recaption.common.errors import UserError
+
 
 def main(argv: list[str]) -> None:
     # Imported late: a release uses the maps of this folder and none of its training libraries.
@@ -11,6 +15,8 @@ def main(argv: list[str]) -> None:
 
         run_benchmarks(config, argv)
     else:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise UserError("data=FOLDER is evaluated by one process; ranks share benchmark=NAME")
         from pretrain.evaluate.command import evaluate_shards
 
         evaluate_shards(config, argv)

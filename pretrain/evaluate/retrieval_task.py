@@ -1,14 +1,15 @@
 """Retrieval on a benchmark: recalls both ways with their intervals, next to chance."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.evaluate.benchmarks.base import RetrievalSet
+from pretrain.evaluate.benchmarks.base import Picture, RetrievalSet
 from pretrain.evaluate.bootstrap import NUM_RESAMPLES, share_intervals
 from pretrain.evaluate.encode import batches
 from pretrain.evaluate.encoders import Encoders, Scorer
@@ -19,7 +20,8 @@ from pretrain.evaluate.retrieval import (
     recall_of_ranks,
     text_to_image_ranks,
 )
-from pretrain.evaluate.streamed import streamed_scores
+from pretrain.evaluate.sharing import is_first, join_rows, join_texts, own_items, rank_and_size
+from pretrain.evaluate.streamed import TILE, streamed_scores
 from pretrain.models.features import ImageFeatures, TextFeatures
 from recaption.common.progress import Progress
 
@@ -33,31 +35,44 @@ _NUM_CANDIDATES = 5  # images kept for each of them
 
 
 def evaluate(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
-    """Figures of every score of the encoders; see `docs/evaluation.md` for what they mean."""
-    texts = encode_texts(data, encoders, batch_size)
-    images = encode_images(data, encoders, batch_size)
-    scores = streamed_scores(encoders, images, len(data.images), texts)
-    return figures(scores, data, encoders)
+    """Figures of every score of the encoders; see `docs/evaluation.md` for what they mean.
+
+    Where several ranks make this call together they share the work, and the first has the figures;
+    the others get none.
+    """
+    texts = encode_texts(data.texts, encoders, batch_size)
+    own = own_items(len(data.images), TILE, *rank_and_size())
+    images = encode_images([data.images[place] for place in own], encoders, batch_size)
+    rows = streamed_scores(encoders, images, len(own), texts)
+    scores = join_rows(rows, len(data.images), TILE)
+    return figures(scores, data, encoders) if is_first() else {}
 
 
-def encode_texts(data: RetrievalSet, encoders: Encoders, batch_size: int) -> TextFeatures:
-    """Features of all texts, in their order."""
+def encode_texts(texts: Sequence[str], encoders: Encoders, batch_size: int) -> TextFeatures:
+    """Features of all texts, in their order; ranks take the batches in turn."""
+    own = own_items(len(texts), batch_size, *rank_and_size())
     features = []
-    with Progress(len(data.texts), "texts", "encode") as progress:
-        for batch in batches(data.texts, batch_size):
+    with Progress(len(own), "texts", "encode") as progress:
+        for batch in batches([texts[place] for place in own], batch_size):
             features.append(encoders.encode_captions(batch))
             progress.advance(len(batch))
-    return TextFeatures.concatenate(features)
+    return join_texts(features)
 
 
 def encode_images(
-    data: RetrievalSet, encoders: Encoders, batch_size: int
+    pictures: Sequence[Picture], encoders: Encoders, batch_size: int
 ) -> Iterator[ImageFeatures]:
-    """Features of all images batch by batch; the next ones are read meanwhile."""
-    with Progress(len(data.images), "images", "encode and score") as progress:
-        for batch in batches(read_ahead(data.images, encoders.preprocess), batch_size):
-            yield encoders.encode_images(batch)
-            progress.advance(len(batch))
+    """Features batch by batch; the next pictures are read meanwhile.
+
+    A batch ends where a tile of scores does: it is the same for any number of ranks.
+    """
+    with Progress(len(pictures), "images", "encode and score") as progress:
+        pixels = read_ahead(pictures, encoders.preprocess)
+        for start in range(0, len(pictures), TILE):
+            tile = islice(pixels, min(TILE, len(pictures) - start))
+            for batch in batches(tile, batch_size):
+                yield encoders.encode_images(batch)
+                progress.advance(len(batch))
 
 
 def figures(scores: dict[str, Tensor], data: RetrievalSet, encoders: Scorer) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from pretrain.evaluate.config import EvaluateConfig
 from pretrain.evaluate.encoders import Encoders, NoMapsError
 from pretrain.evaluate.loading import load_encoders, output_folder
 from pretrain.evaluate.provenance import describe_code
+from pretrain.evaluate.sharing import is_first, shared_by_ranks
 from recaption.common.config import ConfigError, print_json, write_config
 from recaption.common.files import atomic_write, sha256_file
 
@@ -29,12 +30,25 @@ _NUM_CHECKSUMS = 8  # annotation files with a checksum each; more have one toget
 
 
 def run_benchmarks(config: EvaluateConfig, argv: list[str]) -> None:
-    """Every benchmark that is asked for; results are written after each."""
+    """Every benchmark that is asked for; results are written after each.
+
+    On several ranks (torchrun, srun) all of them make this call, and the first writes.
+    """
+    with shared_by_ranks():
+        _run(config, argv)
+
+
+def _run(config: EvaluateConfig, argv: list[str]) -> None:
     chosen = choose(config)
     output = output_folder(config)
     # Roots are read first: a wrong layout is told before a model is loaded, or others are scored.
     read = {benchmark.name: read_benchmark(benchmark, root, config) for benchmark, root in chosen}
     encoders = load_encoders(config)
+    if not is_first():
+        for benchmark, _ in chosen:
+            if benchmark.is_shared:
+                benchmark.evaluate(read[benchmark.name][1], encoders, config.batch_size)
+        return
     output.mkdir(parents=True, exist_ok=True)
     write_config(config, output / "benchmarks.yaml")
     results: dict[str, Any] = {

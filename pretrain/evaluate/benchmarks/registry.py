@@ -34,16 +34,21 @@ class Benchmark(Generic[S]):
     variants: Mapping[str, str]  # published variants and their protocols; the first is the usual
     read: Callable[[Path, Options], S]
     evaluate: Callable[[S, Encoders, int], dict[str, Any]]
+    is_shared: bool = False  # all ranks work on it together; else the first does, alone
+
+
+def _retrieval(name: str, title: str, layout: Any) -> Benchmark[Any]:
+    return Benchmark(name, title, layout.VARIANTS, layout.read, retrieval, is_shared=True)
 
 
 _ALL: tuple[Benchmark[Any], ...] = (
-    Benchmark("dci", "DCI", dci.VARIANTS, dci.read, retrieval),
-    Benchmark("docci", "DOCCI", docci.VARIANTS, docci.read, retrieval),
-    Benchmark("sharegpt4v", "ShareGPT4V", sharegpt4v.VARIANTS, sharegpt4v.read, retrieval),
-    Benchmark("urban1k", "Urban1k", urban1k.VARIANTS, urban1k.read, retrieval),
-    Benchmark("iiw", "IIW", iiw.VARIANTS, iiw.read, retrieval),
-    Benchmark("coco", "COCO", coco.VARIANTS, coco.read, retrieval),
-    Benchmark("flickr30k", "Flickr30k", flickr30k.VARIANTS, flickr30k.read, retrieval),
+    _retrieval("dci", "DCI", dci),
+    _retrieval("docci", "DOCCI", docci),
+    _retrieval("sharegpt4v", "ShareGPT4V", sharegpt4v),
+    _retrieval("urban1k", "Urban1k", urban1k),
+    _retrieval("iiw", "IIW", iiw),
+    _retrieval("coco", "COCO", coco),
+    _retrieval("flickr30k", "Flickr30k", flickr30k),
     *(Benchmark(*entry) for entry in VISION),
 )
 BENCHMARKS: dict[str, Benchmark[Any]] = {benchmark.name: benchmark for benchmark in _ALL}
