@@ -1,4 +1,4 @@
-"""Samples made ready for the engine by processes ahead of it: read, hashed, decoded, scaled.
+"""Samples made ready for the engine by processes ahead of it: decoded, scaled, prompts filled in.
 
 A process that dies with a picture in hand (a decoder that crashes, the machine out of memory)
 takes the pool with it. The pool is made anew, and the samples that the old one had are tried again
@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import signal
 import warnings
+from collections.abc import Mapping
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -19,11 +20,12 @@ from typing import Any
 
 from PIL import Image
 
-from recaption.alt_text import gives_orders
+from recaption.alt_text import clean_alt_text, gives_orders
 from recaption.common.processes import end_with_parent
 from recaption.engine.encoding import EncodedImage, ImageEncoding
 from recaption.images import ImageConfig
 from recaption.pictures import read_picture
+from recaption.prompts import PromptConfig
 from recaption.shards import Sample, Shard, ShardIndex
 
 #: Beside the engine's processes.
@@ -39,12 +41,21 @@ class PreparedSample:
     image: Image.Image | EncodedImage | None = None
     alt_text: str | None = None
     metadata: dict[str, Any] = field(default_factory=dict)
+    #: What is asked about it, by the prompt's id.
+    questions: dict[str, str] = field(default_factory=dict)
     failure: str | None = None
     #: What was odd and did not cost the sample: ``text-missing``, ``animated``, ...
     notes: list[str] = field(default_factory=list)
 
 
-def prepare(shard: Shard, config: ImageConfig, sample: Sample) -> PreparedSample:
+def prepare(
+    shard: Shard,
+    config: ImageConfig,
+    prompts: Mapping[str, PromptConfig],
+    sample: Sample,
+    caption: str | None = None,
+) -> PreparedSample:
+    """Args: caption: of an earlier run, for prompts with ``{caption}``."""
     texts = shard.read_texts(sample)
     notes = list(texts.problems)
     picture = read_picture(shard, sample, config)
@@ -53,12 +64,14 @@ def prepare(shard: Shard, config: ImageConfig, sample: Sample) -> PreparedSample
     notes.extend(picture.decoded.notes)
     if texts.alt_text and gives_orders(texts.alt_text):
         notes.append("alt-text-gives-orders")
+    values = {"alt_text": clean_alt_text(texts.alt_text or ""), "caption": caption or ""}
     return PreparedSample(
         sample.key,
         picture.sha256,
         picture.decoded.image,
         texts.alt_text,
         texts.metadata,
+        {prompt_id: prompt.fill_in(values) for prompt_id, prompt in prompts.items()},
         notes=notes,
     )
 
@@ -69,6 +82,7 @@ class Preparers:
     Args:
         num_processes: processes.
         config: how pictures are decoded.
+        prompts: what is asked about each, by its id.
         hand_over: whether the pictures are wanted; else they are looked at, and stay behind.
         encoding: how they are encoded before; None: they come as they are decoded.
     """
@@ -77,10 +91,12 @@ class Preparers:
         self,
         num_processes: int,
         config: ImageConfig,
+        prompts: Mapping[str, PromptConfig],
         hand_over: bool = True,
         encoding: ImageEncoding | None = None,
     ) -> None:
         self._num_processes, self._config, self._hand_over = num_processes, config, hand_over
+        self._prompts = dict(prompts)
         self._encoding = encoding
         self._pool = _new_pool(num_processes)
         self._one_at_a_time = asyncio.Lock()
@@ -92,9 +108,11 @@ class Preparers:
         for _ in range(self._num_processes):
             self._pool.submit(os.getpid)
 
-    async def prepare(self, shard: Shard, sample: Sample) -> PreparedSample:
-        how = (self._config, self._hand_over, self._encoding)
-        work = partial(_prepare_in_process, shard.path, *how, sample)
+    async def prepare(
+        self, shard: Shard, sample: Sample, caption: str | None = None
+    ) -> PreparedSample:
+        how = (self._config, self._prompts, self._hand_over, self._encoding)
+        work = partial(_prepare_in_process, shard.path, *how, sample, caption)
         loop = asyncio.get_running_loop()
         pool = self._pool
         try:
@@ -147,16 +165,18 @@ _open: dict[Path, Shard] = {}
 def _prepare_in_process(
     path: Path,
     config: ImageConfig,
+    prompts: Mapping[str, PromptConfig],
     hand_over: bool,
     encoding: ImageEncoding | None,
     sample: Sample,
+    caption: str | None,
 ) -> PreparedSample:
     if path not in _open:
         for old in _open.values():
             old.close()
         _open.clear()
         _open[path] = Shard(path, ShardIndex())
-    prepared = prepare(_open[path], config, sample)
+    prepared = prepare(_open[path], config, prompts, sample, caption)
     if not hand_over:
         return replace(prepared, image=None)
     if encoding is not None and isinstance(prepared.image, Image.Image):

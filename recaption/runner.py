@@ -15,7 +15,6 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from recaption.alt_text import clean_alt_text
 from recaption.common.config import UserError, write_config
 from recaption.common.progress import Progress
 from recaption.common.threads import in_thread
@@ -140,6 +139,7 @@ class _Worker:
         preparers = Preparers(
             self._config.num_decode_processes,
             self._config.images,
+            self._config.asked,
             hand_over=self._judge.sees_images
             or (engine.sees_images and any(p.shows_image for p in self._config.asked.values())),
             encoding=engine.encoding,
@@ -186,7 +186,9 @@ class _Worker:
             for sample in shard.shard.index.samples:
                 prompts = shard.unanswered(sample)
                 if prompts:
-                    task = asyncio.create_task(preparers.prepare(shard.shard, sample))
+                    task = asyncio.create_task(
+                        preparers.prepare(shard.shard, sample, shard.caption_of(sample.key))
+                    )
                     task.add_done_callback(lambda _: self._metrics.add("images_ready", 1))
                     await prepared.put(_Ahead(shard, sample, prompts, task))
             if was_complete:
@@ -275,16 +277,12 @@ class _Worker:
         self, shard: OpenShard, sample: PreparedSample, prompt_id: str
     ) -> CaptionAnswer:
         prompt = self._config.asked[prompt_id]
-        values = {"alt_text": clean_alt_text(sample.alt_text or "")}
-        if prompt.needs("caption"):
-            caption = shard.caption_of(sample.key)
-            if caption is None:
-                return CaptionAnswer(failure="no-caption: no ok row in the tables of `captions`")
-            values["caption"] = caption
+        if prompt.needs("caption") and shard.caption_of(sample.key) is None:
+            return CaptionAnswer(failure="no-caption: no ok row in the tables of `captions`")
         image = sample.image if prompt.shows_image else None
-        text = prompt.fill_in(values)
+        question = sample.questions[prompt_id]
         request = CaptionRequest(
-            sample.key, prompt_id, text, image, sample.alt_text, sample.metadata
+            sample.key, prompt_id, question, image, sample.alt_text, sample.metadata
         )
         return await self._engine.answer(request)
 
