@@ -77,9 +77,13 @@ def evaluation_texts(captions: Captions, config: CaptionsConfig, source: str) ->
     return evaluation_parts(longest, config.parts.num_parts, config.parts.max_sentences)
 
 
-def texts_of_caption(caption: str, config: CaptionsConfig) -> list[str]:
-    """The texts that a model reads of a caption; one too short to have sentences is its own."""
-    return evaluation_texts({"": split_caption(caption) or [caption]}, config, "")
+def texts_of_caption(caption: str, config: CaptionsConfig, min_characters: int = 3) -> list[str]:
+    """The texts that a model reads of a caption; one too short to have sentences is its own.
+
+    Args:
+        min_characters: of its sentences, as `split_caption` takes it.
+    """
+    return evaluation_texts({"": split_caption(caption, min_characters) or [caption]}, config, "")
 
 
 def num_texts(config: CaptionsConfig) -> int:

@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pretrain.data.captions import evaluation_texts, split_caption
+from pretrain.data.captions import texts_of_caption
 from pretrain.evaluate.encode import encode_images, encode_sentences, encode_texts
 from pretrain.evaluate.maps import pixel_maps
 from pretrain.evaluate.provenance import describe_weights
@@ -113,8 +113,7 @@ class CanopyEncoders:
         }
 
     def _texts(self, caption: str) -> list[str]:
-        sentences = split_caption(caption, min_characters=1) or [caption]
-        return evaluation_texts({"": sentences}, self.inference.config.data.captions, "")
+        return texts_of_caption(caption, self.inference.config.data.captions, min_characters=1)
 
 
 def _all_texts(objective: Any, images: ImageFeatures, texts: TextFeatures) -> Tensor:

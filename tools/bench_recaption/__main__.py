@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -92,23 +93,27 @@ def raw(config: BenchConfig, folder: Path, turn: int) -> tuple[float, dict[str, 
 def ours(config: BenchConfig, folder: Path, turn: int) -> tuple[float, dict[str, str]]:
     """Seconds of ``recaption run`` without the engine's start, and its captions by key."""
     output = folder / f"out-{turn}"
-    command = [sys.executable, "-m", "recaption", "run", "configs/recaption/tiny.yaml"]
-    printed = _output_of(
-        [
-            *command,
-            f"input={folder / 'in'}",
-            f"output={output}",
-            f"prompts.long.sampling.max_tokens={config.max_tokens}",
-            "filters.keep_cut_off=true",
-            *config.settings,
-            "--json",
-        ]
-    )
+    command = captioning_command(folder / "in", output, config.max_tokens, config.settings)
+    printed = _output_of(command)
     figures = json.loads(printed.splitlines()[-1])
     rows = [row for path in find_shards(str(folder / "in")) for row in read_rows(output, path.stem)]
     return figures["seconds"], {
         row.key: row.raw_caption or row.caption or row.reason or "" for row in rows
     }
+
+
+def captioning_command(
+    tars: Path, output: Path, max_tokens: int, settings: Sequence[str]
+) -> list[str]:
+    """``recaption run`` with the tiny model, of which the last line is its figures as JSON."""
+    return [
+        *(sys.executable, "-m", "recaption", "run", "configs/recaption/tiny.yaml"),
+        *(f"input={tars}", f"output={output}"),
+        f"prompts.long.sampling.max_tokens={max_tokens}",
+        "filters.keep_cut_off=true",
+        *settings,
+        "--json",
+    ]
 
 
 def _output_of(command: list[str]) -> str:

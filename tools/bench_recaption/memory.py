@@ -25,7 +25,7 @@ from recaption.common.config import (
     run_command,
 )
 from recaption.engine.vllm_processes import memory_of_all
-from tools.bench_recaption.__main__ import BenchConfig, write_tars
+from tools.bench_recaption.__main__ import BenchConfig, captioning_command, write_tars
 
 _INTERVAL = 1.0  # seconds
 
@@ -63,10 +63,8 @@ def peak_memory(config: MemoryConfig, num_images: int) -> tuple[float, float]:
         folder = Path(name)
         tars = BenchConfig(config.images, num_images, config.num_images_a_tar)
         write_tars(tars, folder / "in")
-        command = [sys.executable, "-m", "recaption", "run", "configs/recaption/tiny.yaml"]
-        command += [f"input={folder / 'in'}", f"output={folder / 'out'}"]
-        command += [f"prompts.long.sampling.max_tokens={config.max_tokens}"]
-        command += ["filters.keep_cut_off=true", *config.settings, "--json"]
+        output = folder / "out"
+        command = captioning_command(folder / "in", output, config.max_tokens, config.settings)
         with (folder / "printed").open("w") as printed, (folder / "errors").open("w") as errors:
             process = subprocess.Popen(command, stdout=printed, stderr=errors)
         worker, peak = psutil.Process(process.pid), 0.0

@@ -5,22 +5,14 @@ from pathlib import Path
 import yaml
 
 from tests.pretrain.trainruns import TINY, write_training_shards
-
-CLIP = """
-model:
-  embed_dim: 24
-  image: {name: vit, size: 32, vit: {width: 24, num_heads: 2, depth: 1, patch_size: 8}}
-  text: {name: plain, part: {width: 24, num_layers: 1, num_heads: 2, context_length: 32}}
-objective: {name: clip}
-data: {captions: {name: whole}}
-"""
+from tests.pretrain.untrained import TINY_CLIP
 
 
 def write_ladder(folder: Path, **keys: object) -> Path:
     """CLIP in two sizes and two lengths, on 24 samples; `keys` replace those of the ladder."""
     shards = write_training_shards(folder / "shards", 24)
     (folder / "caft.yaml").write_text(TINY)
-    (folder / "clip.yaml").write_text(CLIP)
+    (folder / "clip.yaml").write_text(TINY_CLIP)
     ladder = {
         "output": str(folder / "out"),
         "data": {
