@@ -24,7 +24,7 @@ _Environment = MutableMapping[str, str]
 
 
 def announce_rank(environment: _Environment = os.environ) -> None:
-    """Sets all of `VARIABLES`, and `TMPDIR` to a folder of this job on this node.
+    """Sets all of `VARIABLES`, and `TMPDIR` to a folder of this attempt on this node.
 
     Raises:
         UserError: the environment says another number of processes than Slurm, or too little.
@@ -47,6 +47,11 @@ def announce_rank(environment: _Environment = os.environ) -> None:
         alone = _alone()
         _check_against(environment, {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"})
         environment.update(alone)
+
+
+def announced_world_size() -> int:
+    """How many processes work together; 1 where nobody has announced any."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def is_slurm_step(environment: _Environment = os.environ) -> bool:
@@ -78,9 +83,15 @@ def first_host(nodes: str) -> str:
     return re.sub(r"\[(\w+)[^\]]*\]", r"\1", first)
 
 
-def job_folder_name(environment: _Environment = os.environ) -> str:
-    """What `TMPDIR` ends with: also the nodes are told apart, which in a test share a disk."""
-    return f"canopy-{environment['SLURM_JOB_ID']}-{environment.get('SLURM_NODEID', '0')}"
+def job_folder_names(environment: _Environment = os.environ) -> list[str]:
+    """Names of the temporary folders of this job's attempts, that of the present one last.
+
+    Attempts are told apart, as an attempt that Slurm ends may still be tidying up when the next one
+    works; so are nodes, which in a test share a disk.
+    """
+    job, node = environment["SLURM_JOB_ID"], environment.get("SLURM_NODEID", "0")
+    num_restarts = int(environment.get("SLURM_RESTART_COUNT", "0"))
+    return [f"canopy-{job}-{attempt}-{node}" for attempt in range(1, num_restarts + 2)]
 
 
 def _alone() -> dict[str, str]:
@@ -149,9 +160,9 @@ def _check_against(environment: _Environment, ranks: dict[str, str]) -> None:
 
 
 def _scope_temporary_folder(environment: _Environment) -> None:
-    """Locks and caches of this job lie in a folder that goes with it."""
+    """Locks and caches of this attempt lie in a folder that goes with it."""
     base = Path(environment.get("TMPDIR", "/tmp"))
-    name = job_folder_name(environment)
+    name = job_folder_names(environment)[-1]
     folder = base if base.name == name else base / name
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     environment["TMPDIR"] = str(folder)

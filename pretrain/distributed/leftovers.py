@@ -1,4 +1,4 @@
-"""Shared memory that killed jobs have left on this node, and the job's own temporary folder.
+"""Shared memory that killed jobs have left on this node, and the job's own temporary folders.
 
     srun --ntasks-per-node=1 python -m pretrain.distributed.leftovers
 
@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from pretrain.distributed.launch import job_folder_name
+from pretrain.distributed.launch import job_folder_names
 
 #: Names that mosaicml-streaming (`000000_locals`) and torch (`torch_PID_...`) give.
 _NAMES = re.compile(r"\d{6}_[a-z_]+|torch_\d+_\w+")
@@ -50,6 +50,12 @@ def remove_locks(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+def remove_job_folders(base: Path) -> None:
+    """The temporary folders of this attempt of the job and of those before, not of later ones."""
+    for name in job_folder_names():
+        shutil.rmtree(base / name, ignore_errors=True)
+
+
 def _mapped_files() -> set[tuple[int, int]]:
     """Device and inode of every file that a process whose maps we may read has mapped.
 
@@ -74,7 +80,7 @@ def main() -> None:
     if removed:
         print(f"removed {len(removed)} segments of shared memory that dead processes had left")
     if "--job-folder" in sys.argv[1:]:
-        shutil.rmtree(Path(tempfile.gettempdir()) / job_folder_name(), ignore_errors=True)
+        remove_job_folders(Path(tempfile.gettempdir()))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def test_a_task_of_slurm_is_a_rank(tmp_path: Path) -> None:
         "MASTER_ADDR": "gpu07",
         "MASTER_PORT": str(20000 + (16 * 1234 + 2) % 12000),
     }
-    assert environment["TMPDIR"] == str(tmp_path / "canopy-1234-1")
+    assert environment["TMPDIR"] == str(tmp_path / "canopy-1234-1-1")
     assert Path(environment["TMPDIR"]).is_dir()
     announced = dict(environment)
     announce_rank(environment)  # a command within a command

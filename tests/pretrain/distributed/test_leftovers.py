@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.distributed.leftovers import remove_leftovers, remove_locks
+from pretrain.distributed.launch import job_folder_names
+from pretrain.distributed.leftovers import remove_job_folders, remove_leftovers, remove_locks
 
 
 def make_segment(folder: Path, name: str) -> Path:
@@ -45,3 +46,20 @@ def test_locks_of_a_killed_attempt_go(tmp_path: Path) -> None:
     other.touch()
     remove_locks(tmp_path)
     assert list(tmp_path.iterdir()) == [other]
+
+
+def test_an_attempt_that_has_ended_leaves_the_folder_of_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A preempted attempt tidies up while Slurm has started the job again."""
+    job = {"SLURM_JOB_ID": "7", "SLURM_NODEID": "1"}
+    for restarts in ("0", "1", "2"):
+        environment = {**job, "SLURM_RESTART_COUNT": restarts}
+        (tmp_path / job_folder_names(environment)[-1]).mkdir()
+    other_node = tmp_path / job_folder_names({**job, "SLURM_NODEID": "0"})[-1]
+    other_node.mkdir()
+    for name, value in job.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
+    remove_job_folders(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["canopy-7-1-0", "canopy-7-3-1"]
