@@ -143,7 +143,7 @@ def _decode(data: bytes, config: ImageConfig) -> DecodedImage:
     check_png_chunks(data)
     with Image.open(io.BytesIO(data), formats=FORMATS) as image:
         # The size stands in the header: check it before a byte of pixels is decoded.
-        _check_size(image.size, config)
+        check_size(image.size, config)
         check_jpeg_scans(data, image.size)
         is_animated = image.format in ANIMATED_FORMATS and getattr(image, "is_animated", False)
         profile = image.info.get("icc_profile")
@@ -166,7 +166,8 @@ def _decode(data: bytes, config: ImageConfig) -> DecodedImage:
     return DecodedImage(rgb, tuple(name for name, holds in notes.items() if holds))
 
 
-def _check_size(size: tuple[int, int], config: ImageConfig) -> None:
+def check_size(size: tuple[int, int], config: ImageConfig) -> None:
+    """Raises: BadImageError: too many pixels, or too elongated."""
     width, height = size
     if width * height > config.max_pixels:
         raise BadImageError("too-many-pixels", f"{width} x {height}, limit {config.max_pixels}")

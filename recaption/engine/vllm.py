@@ -7,10 +7,8 @@ the engine fails alone. One that has grown too large is started again in between
 
 import asyncio
 import contextlib
-import gc
 import importlib.util
 import math
-import re
 import sys
 import time
 from collections.abc import AsyncIterator, Mapping
@@ -19,20 +17,19 @@ from typing import Any
 
 from recaption.common.config import ConfigError, UserError
 from recaption.engine.base import CaptionAnswer, CaptionRequest
-from recaption.engine.cores import Cores
 from recaption.engine.models import resolve_model
 from recaption.engine.refusals import Refusals
 from recaption.engine.turns import Turns
 from recaption.engine.vllm_output import EngineLog
-from recaption.engine.vllm_processes import EngineProcesses, interruptible, memory_of_all
+from recaption.engine.vllm_processes import interruptible, memory_of_all
 from recaption.engine.vllm_settings import (
     VllmConfig,
     check_known,
     check_own_keys,
-    engine_arguments,
     prepare_environment,
     runs_on_cpu,
 )
+from recaption.engine.vllm_start import KilledAtStart, VllmStarter, one_line
 from recaption.prompts import PromptConfig, seed_of
 
 #: Seconds that a worker whose engine was told to end waits to be told so itself.
@@ -43,8 +40,6 @@ MAX_DEATHS = 3
 STALL_INTERVAL = 1.0
 #: Seconds between two looks at the memory, which is a matter of milliseconds.
 MEMORY_INTERVAL = 5.0
-#: Seconds that the engine has for ending by itself.
-SHUTDOWN_TIMEOUT = 3.0
 
 
 class VllmEngine:
@@ -69,11 +64,11 @@ class VllmEngine:
                 "pip install -e '.[recaption-gpu]'). engine.name=existing needs none."
             )
         check_own_keys(config.kwargs)
-        self._model = resolve_model(config.model)
-        self._on_cpu = runs_on_cpu()
+        model = resolve_model(config.model)
         self._log = EngineLog(log)
-        prepare_environment(self._on_cpu, isinstance(self._model, Path), is_logged=log is not None)
+        prepare_environment(runs_on_cpu(), isinstance(model, Path), is_logged=log is not None)
         self._config, self._prompts = config, prompts
+        self._starter = VllmStarter(config, model, self._log)
         with self._log.divert(), interruptible():
             check_known(config.kwargs)
             for prompt_id in prompts:
@@ -83,9 +78,7 @@ class VllmEngine:
         self.num_restarts = 0
         self.num_recycles = 0
         self._llm: Any = None
-        self._processes = EngineProcesses()
         self._turns = Turns()
-        self._cores = Cores()
         self._few = asyncio.Semaphore(1)
         self._starting = asyncio.Lock()
         self._watchers: list[asyncio.Task[None]] = []
@@ -98,7 +91,7 @@ class VllmEngine:
         self._failure: UserError | None = None
 
     async def start(self) -> None:
-        self._load_unless_killed()
+        self._start_unless_killed()
         self._check_memory()
         self.max_in_flight = self._config.max_in_flight or self._as_many_as_keep_it_busy()
         self._few = asyncio.Semaphore(math.isqrt(self.max_in_flight))
@@ -183,45 +176,16 @@ class VllmEngine:
             finish_reason=completion.finish_reason,
         )
 
-    def _load_unless_killed(self) -> None:
-        """Starts the first engine; once more if it was killed meanwhile, as settings do not do."""
+    def _start_unless_killed(self) -> None:
+        """Starts an engine; once more if it was killed meanwhile, as settings do not do."""
         while self._llm is None:
             try:
-                self._load()
-            except _KilledAtStart as error:
-                if self.num_restarts == self._config.max_restarts:
+                self._llm = self._starter.start()
+            except KilledAtStart as error:
+                if self.num_restarts >= self._config.max_restarts:
                     raise
                 self.num_restarts += 1
                 print(f"warning: {error}; it is started again", file=sys.stderr, flush=True)
-
-    def _load(self) -> None:
-        """Keeps the event loop waiting: nothing else prints or starts processes meanwhile."""
-        try:
-            self._cores.take_back()
-            with self._log.divert(), self._processes.watch(), interruptible():
-                from vllm import AsyncEngineArgs
-                from vllm.usage.usage_lib import UsageContext
-                from vllm.v1.engine.async_llm import AsyncLLM
-
-                arguments = engine_arguments(self._config, str(self._model), self._on_cpu)
-                # As for `vllm.LLM`: its batches are larger than those of a server, which answers
-                # each single request sooner.
-                self._llm = AsyncLLM.from_engine_args(
-                    AsyncEngineArgs(**arguments), usage_context=UsageContext.LLM_CLASS
-                )
-            if self._on_cpu:
-                self._cores.leave(self._processes.all)
-            # What was imported and loaded stays: it need not be looked through again and again.
-            gc.collect()
-            gc.freeze()
-        except (ImportError, OSError, RuntimeError, TypeError, ValueError) as error:
-            self._processes.kill()
-            # What fails in another process is told by its output only.
-            cause = self._log.root_cause() if isinstance(error, RuntimeError) else None
-            was_killed = cause is None and _EXIT_BY_SIGNAL.search(str(error)) is not None
-            raise (_KilledAtStart if was_killed else UserError)(
-                f"vLLM cannot load {self._config.model}: {cause or one_line(error)}{self._log}"
-            ) from error
 
     def _as_many_as_keep_it_busy(self) -> int:
         """What the engine works on at once, and half as many that wait to take their places."""
@@ -231,13 +195,8 @@ class VllmEngine:
 
     def _stop(self) -> None:
         llm, self._llm = self._llm, None
-        if llm is None:
-            return
-        with self._log.divert():
-            if llm.errored:
-                self._processes.kill()
-            llm.shutdown(timeout=SHUTDOWN_TIMEOUT)
-            self._processes.kill()
+        if llm is not None:
+            self._starter.stop(llm)
 
     async def _start_again(self, dead: Any) -> None:
         async with self._starting:
@@ -262,7 +221,7 @@ class VllmEngine:
                     )
                 self.num_restarts += 1
                 try:
-                    self._load()
+                    self._llm = self._starter.start()
                 except UserError as error:
                     print(f"warning: {error}", file=sys.stderr, flush=True)
 
@@ -290,7 +249,7 @@ class VllmEngine:
                     file=sys.stderr,
                     flush=True,
                 )
-                self._processes.kill()
+                self._starter.processes.kill()
                 seconds = 0.0
 
     def _progress(self) -> tuple[int, ...] | None:
@@ -322,7 +281,7 @@ class VllmEngine:
             )
             try:
                 self._stop()
-                self._load()
+                self._start_unless_killed()
                 self._check_memory()
             except UserError as error:
                 self._fail(str(error))
@@ -378,16 +337,3 @@ class VllmEngine:
 
 class _EngineDied(Exception):
     pass
-
-
-class _KilledAtStart(UserError):
-    """Something killed the engine's process, such as the kernel for want of memory."""
-
-
-#: How vLLM says so: `Failed core proc(s): {'EngineCore': -9}`, or `{}` where it looks between a
-#: process's end and its exit status.
-_EXIT_BY_SIGNAL = re.compile(r"Failed core proc\(s\): (\{\}|.*: -\d+)")
-
-
-def one_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
