@@ -9,7 +9,6 @@ three score matrices), of which the first tile is scored in earnest and the othe
 """
 
 import multiprocessing
-import resource
 import statistics
 import sys
 import time
@@ -25,6 +24,7 @@ from pretrain.evaluate.benchmarks.base import Coverage, Picture, RetrievalSet
 from pretrain.evaluate.retrieval_task import figures
 from pretrain.evaluate.scores import score_matrix, with_alpha
 from pretrain.evaluate.streamed import TILE, streamed_scores
+from pretrain.metrics.memory import process_memory
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.objectives.base import Objective
 from pretrain.objectives.caft import CaftConfig, CaftObjective
@@ -207,7 +207,8 @@ def _seconds(function: Callable[[], object]) -> float:
 
 
 def _peak_gib() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    # Not getrusage's figure: a child's begins with that of its parent.
+    return process_memory()["peak"] / 2**30
 
 
 if __name__ == "__main__":

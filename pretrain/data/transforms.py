@@ -1,7 +1,7 @@
 """From a picture to a square tensor, and from bytes to what the model sees."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from random import Random
 
@@ -84,6 +84,12 @@ def normalise(images: Tensor) -> Tensor:
     mean = torch.tensor(IMAGE_MEAN, device=images.device).view(3, 1, 1)
     std = torch.tensor(IMAGE_STD, device=images.device).view(3, 1, 1)
     return images.float().div_(255).sub_(mean).div_(std)
+
+
+def denormalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(..., 3, H, W) normalised -> uint8, to look at."""
+    pixels = images.cpu() * torch.tensor(std).view(3, 1, 1) + torch.tensor(mean).view(3, 1, 1)
+    return pixels.mul(255).round().clamp(0, 255).to(torch.uint8)
 
 
 def _random_crop(size: tuple[int, int], min_area: float, rng: Random) -> Box:

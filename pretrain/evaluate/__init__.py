@@ -1,7 +1,6 @@
 """``python -m pretrain evaluate``: retrieval, localisation, benchmarks, and a report to look at."""
 
-import os
-
+from pretrain.distributed.launch import announced_world_size
 from recaption.common.errors import UserError
 
 
@@ -15,7 +14,7 @@ def main(argv: list[str]) -> None:
 
         run_benchmarks(config, argv)
     else:
-        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if announced_world_size() > 1:
             raise UserError("data=FOLDER is evaluated by one process; ranks share benchmark=NAME")
         from pretrain.evaluate.command import evaluate_shards
 

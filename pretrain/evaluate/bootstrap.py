@@ -1,4 +1,6 @@
-"""How much a recall would move with another draw of the images."""
+"""How much a figure would move with another draw of the images."""
+
+from collections.abc import Callable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +21,7 @@ def share_intervals(
     The candidates stay as they are. The same input gives the same interval.
 
     Args:
-        hits: (num_queries, C) 0 or 1, one column a share.
+        hits: (num_queries, C) values whose mean is wanted, such as 0 or 1; one column a share.
         image_of_query: (num_queries,) the image that each query belongs to.
 
     Returns:
@@ -30,11 +32,31 @@ def share_intervals(
     sums = np.zeros((num_images, hits.shape[1]))
     np.add.at(sums, cluster, hits)
     sizes = np.bincount(cluster, minlength=num_images).astype(np.float64)
-    generator = np.random.default_rng(_SEED)
-    shares = []
-    for _ in range(0, NUM_RESAMPLES, _CHUNK):
-        even = np.full(num_images, 1 / num_images)
-        drawn = generator.multinomial(num_images, even, size=_CHUNK).astype(np.float64)
-        shares.append(drawn @ sums / (drawn @ sizes)[:, None])
+    shares = [drawn @ sums / (drawn @ sizes)[:, None] for drawn in _draws(num_images)]
     low, high = np.quantile(np.concatenate(shares), _QUANTILES, axis=0)
     return list(zip(low.tolist(), high.tolist(), strict=True))
+
+
+def resampled_interval(
+    of_images: NDArray[np.float64],
+    figure: Callable[[NDArray[np.float64]], NDArray[np.float64]],
+) -> tuple[float, float]:
+    """The same interval of any figure that is made of sums over the images.
+
+    Args:
+        of_images: (num_images, ...) what is summed.
+        figure: from such sums, (R, ...), the figure of each, (R,).
+    """
+    flat = of_images.reshape(len(of_images), -1)
+    shape = of_images.shape[1:]
+    figures = [figure((drawn @ flat).reshape(-1, *shape)) for drawn in _draws(len(flat))]
+    low, high = np.quantile(np.concatenate(figures), _QUANTILES)
+    return float(low), float(high)
+
+
+def _draws(num_images: int) -> Iterator[NDArray[np.float64]]:
+    """(_CHUNK, num_images) how often each image is drawn, until there are all resamples."""
+    generator = np.random.default_rng(_SEED)
+    even = np.full(num_images, 1 / num_images)
+    for _ in range(0, NUM_RESAMPLES, _CHUNK):
+        yield generator.multinomial(num_images, even, size=_CHUNK).astype(np.float64)

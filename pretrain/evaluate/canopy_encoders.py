@@ -8,6 +8,7 @@ from PIL import Image
 from torch import Tensor
 
 from pretrain.data.captions import texts_of_caption
+from pretrain.data.transforms import IMAGE_MEAN, IMAGE_STD, denormalise
 from pretrain.evaluate.encode import encode_images, encode_sentences, encode_texts
 from pretrain.evaluate.maps import pixel_maps
 from pretrain.evaluate.provenance import describe_weights
@@ -56,6 +57,13 @@ class CanopyEncoders:
     def preprocess(self, image: Image.Image) -> Tensor:
         return self.inference.preprocess(image)
 
+    @property
+    def image_size(self) -> int:
+        return self.inference.config.model.image.size
+
+    def to_picture(self, pixels: Tensor) -> Tensor:
+        return denormalise(pixels, IMAGE_MEAN, IMAGE_STD)
+
     def encode_images(self, pixels: Sequence[Tensor]) -> ImageFeatures:
         return encode_images(self.inference, pixels, with_hierarchy=True)
 
@@ -88,12 +96,12 @@ class CanopyEncoders:
     @torch.inference_mode()
     def localise(self, images: ImageFeatures, sentences: Tensor) -> Tensor | None:
         relevance = self.inference.objective.localise(images, sentences)
-        return pixel_maps(relevance, images.hierarchy, self.inference.config.model.image.size)
+        return pixel_maps(relevance, images.hierarchy, self.image_size)
 
     @torch.inference_mode()
     def compare_places(self, images: ImageFeatures, sentences: Tensor) -> Tensor | None:
         cosines = self.inference.objective.token_cosines(images, sentences)
-        return pixel_maps(cosines, images.hierarchy, self.inference.config.model.image.size)
+        return pixel_maps(cosines, images.hierarchy, self.image_size)
 
     def is_cut(self, caption: str) -> bool:
         return any(map(self.inference.tokenizer.is_cut, self._texts(caption)))

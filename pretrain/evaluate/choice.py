@@ -10,41 +10,43 @@ from torch import Tensor
 from pretrain.evaluate.benchmarks.base import ChoiceSet, Picture
 from pretrain.evaluate.bootstrap import share_intervals
 from pretrain.evaluate.encode import batches
-from pretrain.evaluate.encoders import Encoders
+from pretrain.evaluate.encode_shared import encode_captions
+from pretrain.evaluate.encoders import Encoders, share_cut
 from pretrain.evaluate.reading import read_ahead
-from pretrain.models.features import TextFeatures
+from pretrain.evaluate.sharing import is_first, join_blocks, own_items, rank_and_size
 from recaption.common.progress import Progress
 
 
 @torch.inference_mode()
 def evaluate(data: ChoiceSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
-    """Figures of `figures`, and the share of texts that were cut at the context."""
+    """Figures of `figures`, and the share of texts that were cut at the context.
+
+    Ranks that make this call together share the work, and the first has the figures; the others
+    get none.
+    """
     every_text = [text for texts in data.choices for text in texts]
     unique = {text: position for position, text in enumerate(dict.fromkeys(every_text))}
-    features = _encode(encoders, list(unique), batch_size)
-    right: list[bool] = []
-    with Progress(len(data.images), "images", "choose") as progress:
-        for batch in batches(read_ahead(data.images, encoders.preprocess), batch_size):
+    features = encode_captions(list(unique), encoders, batch_size)
+    own = own_items(len(data.images), batch_size, *rank_and_size())
+    images = [data.images[place] for place in own]
+    blocks: list[list[bool]] = []
+    with Progress(len(own), "images", "choose") as progress:
+        for batch in batches(read_ahead(images, encoders.preprocess), batch_size):
             encoded = encoders.encode_images(batch)
-            for row in range(len(batch)):
-                texts = data.choices[progress.done + row]
-                own = features[torch.tensor([unique[text] for text in texts])]
-                scores = encoders.score(encoded[row : row + 1], own)[0]
-                right.append(bool((scores[0] > scores[1:]).all()))
+            places = own[progress.done : progress.done + len(batch)]
+            blocks.append([])
+            for row, place in enumerate(places):
+                texts = torch.tensor([unique[text] for text in data.choices[place]])
+                scores = encoders.score(encoded[row : row + 1], features[texts])[0]
+                blocks[-1].append(bool((scores[0] > scores[1:]).all()))
             progress.advance(len(batch))
+    right = [is_right for block in join_blocks(blocks) for is_right in block]
+    if not is_first():
+        return {}
     return {
         **figures(right, [len(texts) for texts in data.choices], data.groups, data.images),
-        "share_cut": sum(map(encoders.is_cut, every_text)) / len(every_text),
+        "share_cut": share_cut(encoders, every_text),
     }
-
-
-def _encode(encoders: Encoders, texts: Sequence[str], batch_size: int) -> TextFeatures:
-    rows = []
-    with Progress(len(texts), "texts", "encode") as progress:
-        for batch in batches(texts, batch_size):
-            rows.append(encoders.encode_captions(batch))
-            progress.advance(len(batch))
-    return TextFeatures.concatenate(rows)
 
 
 def figures(

@@ -8,11 +8,11 @@ from torch import Tensor
 
 from pretrain.evaluate.benchmarks.base import ClassificationSet
 from pretrain.evaluate.bootstrap import share_intervals
-from pretrain.evaluate.encode import batches
-from pretrain.evaluate.encoders import Encoders
+from pretrain.evaluate.encode_shared import encode_images
+from pretrain.evaluate.encoders import Encoders, share_cut
 from pretrain.evaluate.prompts import class_texts, fill
-from pretrain.evaluate.reading import read_ahead
-from recaption.common.progress import Progress
+from pretrain.evaluate.sharing import is_first, join_blocks, own_items, rank_and_size
+from pretrain.evaluate.streamed import TILE, tiles
 
 _LAST = torch.iinfo(torch.int64).max  # rank behind any number of classes
 
@@ -21,20 +21,25 @@ _LAST = torch.iinfo(torch.int64).max  # rank behind any number of classes
 def evaluate(data: ClassificationSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
     """Figures of `figures`, and the share of prompts that were cut at the context.
 
-    Images and classes are scored as images and captions are (`Encoders.score`).
+    Images and classes are scored as images and captions are (`Encoders.score`). Ranks that make
+    this call together share the images, and the first has the figures; the others get none.
     """
     texts = class_texts(encoders, data.classes, data.templates, batch_size)
-    rows = []
-    with Progress(len(data.images), "images", "classify") as progress:
-        for batch in batches(read_ahead(data.images, encoders.preprocess), batch_size):
-            scores = encoders.score(encoders.encode_images(batch), texts)
-            labels = torch.tensor(data.labels[progress.done : progress.done + len(batch)])
-            rows.append(ranks(scores.float().cpu(), labels))
-            progress.advance(len(batch))
+    own = own_items(len(data.images), TILE, *rank_and_size())
+    images = encode_images([data.images[place] for place in own], encoders, batch_size)
+    labels = torch.tensor([data.labels[place] for place in own], dtype=torch.int64).split(TILE)
+    # Not strict: a rank without images has no tiles, and one empty block of labels.
+    own_ranks = [
+        ranks(encoders.score(tile, texts).float().cpu(), some)
+        for tile, some in zip(tiles(images, TILE), labels, strict=False)
+    ]
+    rows = join_blocks(own_ranks)
+    if not is_first():
+        return {}
     prompts = [prompt for name in data.classes for prompt in fill(data.templates, name)]
     return {
         **figures(torch.cat(rows), torch.tensor(data.labels), len(data.classes)),
-        "share_cut": sum(map(encoders.is_cut, prompts)) / len(prompts),
+        "share_cut": share_cut(encoders, prompts),
     }
 
 

@@ -12,7 +12,8 @@ benchmark=all on every one whose folder stands under `roots`. docs/evaluation.md
 #: Keys that only one of the two kinds of evaluation reads.
 _OF_SHARDS = ("num_samples", "source")
 _OF_BENCHMARKS = (
-    *("root", "roots", "variant", "variants", "allow_missing", "model", "name", "num_candidates"),
+    *("root", "roots", "variant", "variants", "allow_missing"),
+    *("model", "tag", "compare", "name", "num_candidates"),
 )
 
 
@@ -30,20 +31,27 @@ class EvaluateConfig:
     variants: dict[str, str] = field(default_factory=dict)
     allow_missing: bool = False  # go on with the part of a benchmark that is there
     # what the checkpoint is; empty: Canopy's own. open_clip:ViT-B-32 or open_clip:FILE.json (its
-    # configuration) with checkpoint=WEIGHTS (.safetensors, or what torch.load reads without code)
+    # configuration, or FOLDER/open_clip_config.json) with checkpoint=WEIGHTS (.safetensors, or what
+    # torch.load reads without code)
     model: str = ""
+    # a model of open_clip by name: its published weights (openai) whose preparation of pictures and
+    # activation are used; none: open_clip's defaults; empty: what all of them agree on
+    tag: str = ""
+    # results.json of other models, or their folders: their rows stand beside, where they are of the
+    # same variant and files
+    compare: list[str] = field(default_factory=list)
     name: str = ""  # what the model is called in tables; empty: after its checkpoint
     output: str = ""  # folder for the results and report/; empty: the run's folder
     num_samples: int = 500  # the first so many samples of the set that have a caption
     source: str = ""  # which captions; empty: the longest of each sample
-    batch_size: int = 50  # images encoded at once
+    batch_size: int = 50  # images, and texts, encoded at once; at most 256 images of a benchmark
     image_size: int | None = None  # side in pixels; null: the one trained on
     alpha: float | None = None  # CAFT: share of the local score; null: as the model was configured
     # CAFT: blend for the so many texts that the whole score ranks first for an image (16 as
     # published), the others are not found at all; null: blend for all
     num_candidates: int | None = None
     report: bool = True  # write report/report.html too
-    num_pictures: int = 8  # images in each section of the report
+    num_pictures: int = 8  # images in each section of the report; at most 8 of a benchmark
 
     def __post_init__(self) -> None:
         least: dict[str, float] = {"num_samples": self.num_samples, "batch_size": self.batch_size}

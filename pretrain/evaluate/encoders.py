@@ -28,6 +28,15 @@ class Encoders(Protocol):
         """(3, size, size) normalised pixels of an upright RGB picture."""
         ...
 
+    @property
+    def image_size(self) -> int:
+        """Side of the square that the model sees, pixels."""
+        ...
+
+    def to_picture(self, pixels: Tensor) -> Tensor:
+        """(3, size, size) uint8: what `preprocess` made of a picture, to look at."""
+        ...
+
     def encode_images(self, pixels: Sequence[Tensor]) -> ImageFeatures:
         """Features of one batch of images, each as `preprocess` gives it."""
         ...
@@ -69,12 +78,22 @@ class Encoders(Protocol):
         ...
 
 
+def features_of_blank(encoders: Encoders) -> ImageFeatures:
+    """Features of a white picture: what a model can do shows before a set is read."""
+    return encoders.encode_images([encoders.preprocess(Image.new("RGB", (8, 8), "white"))])
+
+
 class Scorer(Protocol):
     """What scoring asks of encoders, where features are there already."""
 
     def score(self, images: ImageFeatures, texts: TextFeatures) -> Tensor: ...
 
     def is_cut(self, caption: str) -> bool: ...
+
+
+def share_cut(encoders: Scorer, texts: Sequence[str]) -> float:
+    """Share of the texts whose end is not read, as they are longer than the context."""
+    return sum(map(encoders.is_cut, texts)) / len(texts)
 
 
 @runtime_checkable

@@ -6,7 +6,8 @@ from pretrain.evaluate.canopy_encoders import CanopyEncoders
 from pretrain.evaluate.config import EvaluateConfig
 from pretrain.evaluate.encode import best_device
 from pretrain.evaluate.encoders import Encoders
-from pretrain.evaluate.open_clip_encoders import PREFIX, load_open_clip
+from pretrain.evaluate.open_clip_architectures import PREFIX
+from pretrain.evaluate.open_clip_encoders import load_open_clip
 from pretrain.inference import RELEASE_CONFIG, InferenceModel, load_for_inference
 from recaption.common.config import ConfigError, UserError
 
@@ -14,14 +15,16 @@ from recaption.common.config import ConfigError, UserError
 def load_encoders(config: EvaluateConfig) -> Encoders:
     """Raises: UserError: it cannot be opened, or a key says nothing to such a model."""
     if not config.model:
+        if config.tag:
+            raise ConfigError(f"tag={config.tag} says nothing to Canopy's models: leave it out")
         return _load_canopy(config)
     if not config.model.startswith(PREFIX):
         raise ConfigError(f"model={config.model}: leave it out, or give {PREFIX}NAME")
     for key in ("ema", "image_size", "alpha", "num_candidates"):
-        if getattr(config, key):
+        if getattr(config, key) != getattr(EvaluateConfig, key):
             raise ConfigError(f"{key} says nothing to a model of open_clip: leave it out")
     encoders = load_open_clip(
-        config.model.removeprefix(PREFIX), Path(config.checkpoint), best_device()
+        config.model.removeprefix(PREFIX), Path(config.checkpoint), best_device(), config.tag
     )
     encoders.name = config.name or encoders.name
     return encoders

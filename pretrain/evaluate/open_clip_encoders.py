@@ -1,46 +1,68 @@
 """Any model of open_clip, with weights by path, as a benchmark sees it: to compare with."""
 
 import pickle
+import zipfile
 from collections.abc import Sequence
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
-from open_clip import factory
-from open_clip.transform import PreprocessCfg, image_transform_v2
+from open_clip.tokenizer import HFTokenizer
 from PIL import Image
 from safetensors import SafetensorError
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
+from pretrain.data.transforms import denormalise
 from pretrain.evaluate.maps import pixel_maps
+from pretrain.evaluate.open_clip_architectures import (
+    Architecture,
+    Built,
+    build,
+    find_architecture,
+    in_one_line,
+)
 from pretrain.evaluate.open_clip_patches import encode_with_patches, has_patches
 from pretrain.models.features import ImageFeatures, TextFeatures
-from recaption.common.config import UserError, nearest_name
-from recaption.common.files import read_json, sha256_file
+from recaption.common.config import UserError
+from recaption.common.files import sha256_file
 
-PREFIX = "open_clip:"
+#: What `open_clip.load_checkpoint` raises at a damaged file, and at weights that it did not expect.
+_DAMAGED = (SafetensorError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, OSError)
+_NOT_ITS_WEIGHTS = (
+    *(AssertionError, AttributeError, LookupError, RuntimeError),
+    *(StopIteration, TypeError, ValueError),
+)
 
 
 class OpenClipEncoders:
     """Cosines of whole images and whole captions, as open_clip's own evaluation takes them.
 
-    Pictures are prepared as the model's configuration says (for CLIP: the central square).
+    Pictures are prepared as the published weights, or the configuration, want them (for CLIP: the
+    central square). A caption is read as it is written.
     """
 
-    def __init__(self, model: nn.Module, tokenizer: Any, architecture: str, weights: Path) -> None:
-        self.name = f"{architecture} ({weights.stem})"
-        self._model: Any = model.eval()
-        self._tokenizer = tokenizer
+    def __init__(self, built: Built, architecture: Architecture, weights: Path) -> None:
+        self.name = f"{architecture.name} ({weights.stem})"
+        self._model = built.model.eval()
+        self._tokenizer = built.tokenizer
+        self._preprocess = built.preprocess
         self._architecture = architecture
         self._weights = weights
-        self._preprocess = _preprocessing(self._model)
 
     def preprocess(self, image: Image.Image) -> Tensor:
         pixels: Tensor = self._preprocess(image)
         return pixels
+
+    @property
+    def image_size(self) -> int:
+        size = self._model.visual.image_size
+        return int(size if isinstance(size, int) else size[0])
+
+    def to_picture(self, pixels: Tensor) -> Tensor:
+        used = self._model.visual.preprocess_cfg
+        return denormalise(pixels, used["mean"], used["std"])
 
     @torch.inference_mode()
     def encode_images(self, pixels: Sequence[Tensor]) -> ImageFeatures:
@@ -70,88 +92,96 @@ class OpenClipEncoders:
         if images.tokens is None:
             return None
         relevance = (self._model.logit_scale.exp() * _cosines(images.tokens, sentences)).softmax(2)
-        return pixel_maps(relevance, None, self._size)
+        return pixel_maps(relevance, None, self.image_size)
 
     def compare_places(self, images: ImageFeatures, sentences: Tensor) -> Tensor | None:
         if images.tokens is None:
             return None
-        return pixel_maps(_cosines(images.tokens, sentences), None, self._size)
+        return pixel_maps(_cosines(images.tokens, sentences), None, self.image_size)
 
     def is_cut(self, caption: str) -> bool:
-        """Whether the row of tokens would be longer than the context, were it as long as it likes.
-
-        The tokenizer is asked for one token more than the model reads: if that is used, it is cut.
-        """
-        row = self._tokenizer([caption], context_length=self._tokenizer.context_length + 1)[0]
-        pad = getattr(self._tokenizer, "pad_token_id", None) or 0
-        return bool(row[-1] != pad)
+        return num_tokens(self._tokenizer, caption) > int(self._tokenizer.context_length)
 
     def describe(self) -> dict[str, Any]:
+        used, config = self._model.visual.preprocess_cfg, self._architecture.config
         return {
             "library": f"open_clip {open_clip.__version__}",
-            "architecture": self._architecture,
-            "weights": {"file": self._weights.name, "sha256": sha256_file(self._weights)},
+            "architecture": self._architecture.name,
+            "config": None if config is None else _describe_file(config),
+            "tag": self._architecture.tag or None,
+            "weights": _describe_file(self._weights),
             "image_size": self._model.visual.image_size,
+            "preprocess": {k: used[k] for k in ("mean", "std", "interpolation", "resize_mode")},
+            "quick_gelu": self._architecture.quick_gelu,
             "context_length": self._tokenizer.context_length,
+            "captions": "as_written",
         }
-
-    @property
-    def _size(self) -> int:
-        """Side of the pictures, where there are patches."""
-        return int(self._model.visual.image_size[0])
 
     @property
     def _device(self) -> torch.device:
         return next(self._model.parameters()).device
 
 
-def load_open_clip(model: str, weights: Path, device: torch.device) -> OpenClipEncoders:
+def load_open_clip(
+    model: str, weights: Path, device: torch.device, tag: str = ""
+) -> OpenClipEncoders:
     """Builds `model`, a name that open_clip knows or a JSON file of its configuration.
 
     Nothing is fetched, and no code of the file of weights is run.
 
+    Args:
+        tag: the published weights whose preparation of pictures is used; see `find_architecture`.
+
     Raises:
         UserError: an unknown model, weights that are not there, damaged, or of another model.
     """
-    architecture = model
-    if model.endswith(".json"):
-        path = Path(model)
-        if not path.is_file():
-            raise UserError(f"model={PREFIX}{model}: there is no such file")
-        if not {"embed_dim", "vision_cfg", "text_cfg"} <= set(read_json(path)):
-            raise UserError(f"{path} is no model configuration of open_clip")
-        factory.add_model_config(path)
-        architecture = path.stem
-    elif model not in open_clip.list_models():
-        near = nearest_name(model, open_clip.list_models())
-        hint = f": did you mean {near}?" if near else "; open_clip.list_models() names them"
-        raise UserError(f"model={PREFIX}{model}: open_clip has no such model{hint}")
+    architecture = find_architecture(model, tag)
     if not weights.is_file():
         raise UserError(f"checkpoint={weights}: there is no such file of weights")
+    built = build(architecture)
     try:
-        tokenizer = open_clip.get_tokenizer(architecture)
-    except OSError as error:
-        raise UserError(
-            f"the tokenizer of {architecture} is not on this machine: {error}"
-        ) from None
-    built = open_clip.create_model(
-        architecture, load_weights=False, pretrained_image=False, pretrained_text=False
-    )
-    try:
-        open_clip.load_checkpoint(built, str(weights))
-    except (SafetensorError, pickle.UnpicklingError, EOFError) as error:
-        reason = str(error).splitlines()[0] if str(error) else "it ends too early"
+        open_clip.load_checkpoint(built.model, str(weights))
+    except _DAMAGED as error:
+        reason = in_one_line(error) if str(error) else "it ends too early"
         raise UserError(f"{weights} cannot be read as weights: {reason}") from None
-    except (RuntimeError, KeyError) as error:
-        details = "; ".join(line.strip() for line in str(error).splitlines()[:3])
-        raise UserError(f"{weights} does not hold weights of {architecture}: {details}") from None
-    return OpenClipEncoders(built.to(device), tokenizer, architecture, weights)
+    except _NOT_ITS_WEIGHTS as error:
+        if "TorchScript" in str(error):
+            raise UserError(
+                f"{weights} is a TorchScript archive, as OpenAI published CLIP: make a run of it, "
+                f"`python -m pretrain import method=openai weights={weights} output=RUN`, and "
+                "evaluate checkpoint=RUN"
+            ) from None
+        raise UserError(
+            f"{weights} does not hold weights of {architecture.name}: {_mismatch(error)}"
+        ) from None
+    built.model.to(device)
+    return OpenClipEncoders(built, architecture, weights)
 
 
-def _preprocessing(model: Any) -> Any:
-    known = {field.name for field in fields(PreprocessCfg)}
-    chosen = {k: v for k, v in model.visual.preprocess_cfg.items() if k in known}
-    return image_transform_v2(PreprocessCfg(**chosen), is_train=False)
+def num_tokens(tokenizer: Any, caption: str) -> int:
+    """Tokens of a caption, start and end among them, were there no limit."""
+    if not isinstance(tokenizer, HFTokenizer):
+        return len(tokenizer.encode(caption)) + 2
+    # In the mode `clips` open_clip adds start, end and class token by itself.
+    is_clips = tokenizer.tokenizer_mode == "clips"
+    found = tokenizer.tokenizer(
+        tokenizer.clean_fn(caption), add_special_tokens=not is_clips, verbose=False
+    )
+    return len(found.input_ids) + 3 * is_clips
+
+
+def _mismatch(error: Exception) -> str:
+    if isinstance(error, StopIteration):
+        return "it is empty"
+    if isinstance(error, KeyError):
+        return f"it lacks {error}"
+    if isinstance(error, AttributeError | TypeError):
+        return f"it holds no tensors by name, or those of another kind ({in_one_line(error)})"
+    return in_one_line(error)
+
+
+def _describe_file(path: Path) -> dict[str, str]:
+    return {"file": path.name, "sha256": sha256_file(path)}
 
 
 def _cosines(patches: Tensor, sentences: Tensor) -> Tensor:

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 
-import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain.evaluate.encode import batches
+from pretrain.evaluate.encode_shared import encode_sentences
 from pretrain.evaluate.encoders import Encoders
+from pretrain.evaluate.sharing import join_texts, own_items, rank_and_size
 from pretrain.models.features import TextFeatures
 from recaption.common.progress import Progress
 
@@ -26,13 +27,14 @@ def class_texts(
     Every feature of length D is of length 1 in each prompt, and again after the mean.
     """
     rows = []
-    with Progress(len(classes), "classes", "prompts") as progress:
-        for name in classes:
-            prompts = batches(fill(templates, name), batch_size)
+    own = own_items(len(classes), 1, *rank_and_size())
+    with Progress(len(own), "classes", "prompts") as progress:
+        for place in own:
+            prompts = batches(fill(templates, classes[place]), batch_size)
             features = TextFeatures.concatenate([encoders.encode_captions(p) for p in prompts])
             rows.append(features.map(_mean_direction))
             progress.advance()
-    return TextFeatures.concatenate(rows)
+    return join_texts(rows)
 
 
 def class_sentences(
@@ -40,7 +42,7 @@ def class_sentences(
 ) -> Tensor:
     """(num_classes, D) of length 1, to be compared with places as sentences are."""
     texts = [prompt for name in classes for prompt in fill(templates, name)]
-    features = torch.cat([encoders.encode_sentences(some) for some in batches(texts, batch_size)])
+    features = encode_sentences(texts, encoders, batch_size)
     by_prompt = features.unflatten(0, (len(classes), len(templates))).transpose(0, 1)
     return _mean_direction(by_prompt)[0]
 

@@ -15,8 +15,8 @@ from pretrain.evaluate.curves import draw_curves
 from pretrain.evaluate.encode import encode_images
 from pretrain.evaluate.examples import Example, read_pictures
 from pretrain.evaluate.localisation import MapScore
+from pretrain.evaluate.looks import level_panels, map_uri, picture_uri
 from pretrain.evaluate.measure import Measurement, Query, encode_queries, query_maps
-from pretrain.evaluate.pictures import data_uri, heat_map, segmentation, to_image
 from pretrain.evaluate.retrieval import text_to_image_ranks
 from pretrain.inference import InferenceModel
 from pretrain.models.count import num_parameters
@@ -25,7 +25,6 @@ from recaption.common.files import atomic_write
 
 REPORT = Path("report") / "report.html"
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
-_SIDE = 256  # pixels of a picture in the file; shown smaller
 _NUM_CANDIDATES = 5  # images shown for a text
 _NUM_MAPS = 3  # sentences shown on one image
 
@@ -65,13 +64,16 @@ def write_report(evaluated: Evaluated, metrics: Path, output: Path, num_pictures
         found=[_retrieved(evaluated, text, pixels) for text in shown.found],
         lost=[_retrieved(evaluated, text, pixels) for text in shown.lost],
         samples=[
-            {"image": _uri(pixels[position]), "sentences": evaluated.examples[position].sentences}
+            {
+                "image": picture_uri(pixels[position]),
+                "sentences": evaluated.examples[position].sentences,
+            }
             for position in shown.samples
         ],
         hierarchies=[
             levels
             for position in shown.samples
-            if (levels := _levels(pixels[position], encoded[position]))
+            if (levels := level_panels(pixels[position], encoded[position].hierarchy))
         ],
         first_maps=_maps(evaluated, shown.first_maps, pixels, encoded),
         clearest_maps=_maps(evaluated, shown.clearest_maps, pixels, encoded),
@@ -156,28 +158,14 @@ def _retrieved(evaluated: Evaluated, text: int, pixels: Mapping[int, Tensor]) ->
     scores = _retrieval_score(evaluated)
     ranks = text_to_image_ranks(scores, torch.arange(len(scores)))
     return {
-        "caption": join_sentences(evaluated.examples[text].sentences),
-        "image": _uri(pixels[text]),
+        "text": join_sentences(evaluated.examples[text].sentences) + ".",
+        "image": picture_uri(pixels[text]),
         "rank": int(ranks[text]),
         "candidates": [
-            {"image": _uri(pixels[image]), "is_own": image == text}
+            {"image": picture_uri(pixels[image]), "is_own": image == text}
             for image in _best_images(scores, text)
         ],
     }
-
-
-def _levels(pixels: Tensor, encoded: ImageFeatures) -> list[dict[str, str]]:
-    """The picture, and its segments at every level; none for a model without poolings."""
-    hierarchy = encoded.hierarchy
-    if hierarchy is None:
-        return []
-    panels = [{"title": "image", "image": _uri(pixels)}]
-    for level, num_segments in enumerate(hierarchy.num_segments):
-        picture = segmentation(pixels, hierarchy.segments(level)[0].cpu(), _SIDE)
-        panels.append(
-            {"title": f"{num_segments} segments", "image": data_uri(picture, lossless=True)}
-        )
-    return panels
 
 
 def _maps(
@@ -194,7 +182,7 @@ def _maps(
         scores: list[MapScore] = evaluated.measurement.map_scores[position]
         maps = [
             {
-                "image": data_uri(heat_map(pixels[position], heat, query.named.boxes, _SIDE)),
+                "image": map_uri(pixels[position], heat, query.named.boxes),
                 "sentence": query.named.sentence,
                 "name": query.named.name,
                 "hit": score.hit,
@@ -202,12 +190,8 @@ def _maps(
             }
             for heat, query, score in zip(heats, evaluated.queries[position], scores, strict=True)
         ]
-        rows.append({"image": _uri(pixels[position]), "maps": maps[:_NUM_MAPS]})
+        rows.append({"image": picture_uri(pixels[position]), "maps": maps[:_NUM_MAPS]})
     return rows
-
-
-def _uri(pixels: Tensor) -> str:
-    return data_uri(to_image(pixels, _SIDE))
 
 
 def _count_towers(inference: InferenceModel) -> dict[str, int]:

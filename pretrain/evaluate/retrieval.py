@@ -1,7 +1,9 @@
 """Recall at k and median rank of a score matrix, both ways, next to chance."""
 
+from bisect import bisect_left
+from collections import Counter
 from dataclasses import dataclass
-from math import comb
+from math import exp, lgamma
 
 import torch
 from torch import Tensor
@@ -76,28 +78,34 @@ def chance(num_images: int, image_of_text: Tensor | None = None) -> RetrievalRes
         image_of_text = torch.arange(num_images)
     num_texts = len(image_of_text)
     texts_of_image = torch.bincount(image_of_text, minlength=num_images).tolist()
-    texts_of_image = [count for count in texts_of_image if count > 0]
+    num_with = Counter(count for count in texts_of_image if count > 0)
 
     def image_recall(k: int) -> float:
         return min(1.0, k / num_images)
 
     def text_recall(k: int) -> float:
-        misses = [
-            comb(num_texts - count, k) / comb(num_texts, k) if k <= num_texts else 0.0
-            for count in texts_of_image
-        ]
-        return 1.0 - sum(misses) / len(misses)
+        # Missed are images of which none of m texts is among the first k of M: C(M-k, m) / C(M, m).
+        misses = (
+            num_images * exp(_log_comb(num_texts - k, m) - _log_comb(num_texts, m))
+            for m, num_images in num_with.items()
+            if k + m <= num_texts
+        )
+        return 1.0 - sum(misses) / sum(num_with.values())
 
-    # The best of m random ranks out of M texts, counted without its siblings as above.
-    best_ranks = [1 + (num_texts - count) / (count + 1) for count in texts_of_image]
+    # The best text's rank, its siblings behind it, is above k if none is among the first k.
+    # Half of the images may be found exactly at some rank: the middle up to the next one, then.
+    ends = [bisect_left(range(num_texts + 1), 0.5 + e, key=text_recall) for e in (-1e-9, 1e-9)]
+    median_rank = sum(ends) / 2
     return RetrievalResult(
         text_to_image=Recall(
             image_recall(1), image_recall(5), image_recall(10), (num_images + 1) / 2
         ),
-        image_to_text=Recall(
-            text_recall(1), text_recall(5), text_recall(10), sum(best_ranks) / len(best_ranks)
-        ),
+        image_to_text=Recall(text_recall(1), text_recall(5), text_recall(10), median_rank),
     )
+
+
+def _log_comb(n: int, k: int) -> float:
+    return lgamma(n + 1) - lgamma(k + 1) - lgamma(n - k + 1)
 
 
 def recall_of_ranks(ranks: Tensor) -> Recall:

@@ -1,29 +1,24 @@
 """Retrieval on a benchmark: recalls both ways with their intervals, next to chance."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pretrain.evaluate.benchmarks.base import Picture, RetrievalSet
+from pretrain.evaluate.benchmarks.base import RetrievalSet
 from pretrain.evaluate.bootstrap import NUM_RESAMPLES, share_intervals
-from pretrain.evaluate.encode import batches
-from pretrain.evaluate.encoders import Encoders, Scorer
-from pretrain.evaluate.reading import read_ahead
+from pretrain.evaluate.encode_shared import encode_captions, encode_images
+from pretrain.evaluate.encoders import Encoders, Scorer, share_cut
 from pretrain.evaluate.retrieval import (
     chance,
     image_to_text_ranks,
     recall_of_ranks,
     text_to_image_ranks,
 )
-from pretrain.evaluate.sharing import is_first, join_rows, join_texts, own_items, rank_and_size
+from pretrain.evaluate.sharing import is_first, join_rows, own_items, rank_and_size
 from pretrain.evaluate.streamed import TILE, streamed_scores
-from pretrain.models.features import ImageFeatures, TextFeatures
-from recaption.common.progress import Progress
 
 INTERVALS = (
     f"95 % of {NUM_RESAMPLES:,} resamples of the images (percentile bootstrap), the candidates "
@@ -40,49 +35,26 @@ def evaluate(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[st
     Where several ranks make this call together they share the work, and the first has the figures;
     the others get none.
     """
-    texts = encode_texts(data.texts, encoders, batch_size)
-    own = own_items(len(data.images), TILE, *rank_and_size())
-    images = encode_images([data.images[place] for place in own], encoders, batch_size)
-    rows = streamed_scores(encoders, images, len(own), texts)
-    scores = join_rows(rows, len(data.images), TILE)
+    scores = score_all(data, encoders, batch_size)
     return figures(scores, data, encoders) if is_first() else {}
 
 
-def encode_texts(texts: Sequence[str], encoders: Encoders, batch_size: int) -> TextFeatures:
-    """Features of all texts, in their order; ranks take the batches in turn."""
-    own = own_items(len(texts), batch_size, *rank_and_size())
-    features = []
-    with Progress(len(own), "texts", "encode") as progress:
-        for batch in batches([texts[place] for place in own], batch_size):
-            features.append(encoders.encode_captions(batch))
-            progress.advance(len(batch))
-    return join_texts(features)
-
-
-def encode_images(
-    pictures: Sequence[Picture], encoders: Encoders, batch_size: int
-) -> Iterator[ImageFeatures]:
-    """Features batch by batch; the next pictures are read meanwhile.
-
-    A batch ends where a tile of scores does: it is the same for any number of ranks.
-    """
-    with Progress(len(pictures), "images", "encode and score") as progress:
-        pixels = read_ahead(pictures, encoders.preprocess)
-        for start in range(0, len(pictures), TILE):
-            tile = islice(pixels, min(TILE, len(pictures) - start))
-            for batch in batches(tile, batch_size):
-                yield encoders.encode_images(batch)
-                progress.advance(len(batch))
+def score_all(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[str, Tensor]:
+    """(num_images, num_texts) scores by name, the retrieval score first; on the first rank only."""
+    texts = encode_captions(data.texts, encoders, batch_size)
+    own = own_items(len(data.images), TILE, *rank_and_size())
+    images = encode_images([data.images[place] for place in own], encoders, batch_size)
+    rows = streamed_scores(encoders, images, len(own), texts)
+    return join_rows(rows, len(data.images), TILE)
 
 
 def figures(scores: dict[str, Tensor], data: RetrievalSet, encoders: Scorer) -> dict[str, Any]:
     """What is told of score matrices (num_images, num_texts), the retrieval score first."""
     image_of_text = torch.tensor(data.image_of_text)
-    is_cut = [encoders.is_cut(text) for text in data.texts]
     return {
         "num_images": len(data.images),
         "num_texts": len(data.texts),
-        "share_cut": sum(is_cut) / len(is_cut),
+        "share_cut": share_cut(encoders, data.texts),
         "columns": {name: _both_ways(matrix, image_of_text) for name, matrix in scores.items()},
         "chance": asdict(chance(len(data.images), image_of_text)),
         "intervals": INTERVALS,

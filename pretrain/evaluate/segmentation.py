@@ -6,16 +6,19 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 from pretrain.evaluate.benchmarks.base import Picture
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
+from pretrain.evaluate.bootstrap import resampled_interval
 from pretrain.evaluate.encode import batches
-from pretrain.evaluate.encoders import Encoders, NoMapsError
+from pretrain.evaluate.encoders import Encoders, NoMapsError, features_of_blank
 from pretrain.evaluate.prompts import class_sentences
 from pretrain.evaluate.reading import prepare_ahead
+from pretrain.evaluate.sharing import is_first, join_blocks, own_items, rank_and_size
 from recaption.common.config import UserError
 from recaption.common.progress import Progress
 
@@ -35,6 +38,9 @@ def evaluate(
 ) -> dict[str, Any]:
     """mIoU, the accuracy of pixels, each class's IoU, and what is reached without looking.
 
+    Ranks that make this call together share the images, and the first has the figures; the others
+    get none.
+
     Args:
         batch_size: of windows.
 
@@ -44,15 +50,21 @@ def evaluate(
     windows = windows or Windows()
     classes = class_sentences(encoders, data.classes, data.templates, batch_size)
     num_classes = len(data.classes)
-    confusion = torch.zeros(num_classes, num_classes, dtype=torch.int64)
-    pairs = list(zip(data.images, data.labels, strict=True))
+    if encoders.compare_places(features_of_blank(encoders), classes[None]) is None:
+        raise NoMapsError(f"{encoders.name} has no features of places")
+    own_counts = []
+    own = own_items(len(data.images), 1, *rank_and_size())
+    pairs = [(data.images[place], data.labels[place]) for place in own]
     with Progress(len(pairs), "images", "segment") as progress:
         for image, labels in prepare_ahead(pairs, lambda pair: _read(*pair, num_classes)):
             scores = class_scores(image, encoders, classes, windows, batch_size)
             found = best_class(scores, labels.shape[0], labels.shape[1]).cpu()
-            confusion += count_pairs(torch.from_numpy(labels), found, num_classes)
+            own_counts.append(count_pixels(torch.from_numpy(labels), found, num_classes))
             progress.advance()
-    return {"num_images": len(pairs), **summarise(confusion, data.classes)}
+    counts = join_blocks(own_counts)
+    if not is_first():
+        return {}
+    return {"num_images": len(data.images), **summarise(torch.stack(counts), data.classes)}
 
 
 def class_scores(
@@ -75,8 +87,7 @@ def class_scores(
         encoded = encoders.encode_images([encoders.preprocess(crop) for crop in crops])
         for row, (top, left) in enumerate(batch):
             cosines = encoders.compare_places(encoded[row : row + 1], classes[None])
-            if cosines is None:
-                raise NoMapsError(f"{encoders.name} has no features of places")
+            assert cosines is not None, "asked before"
             size = (windows.size, windows.size)
             cosines = interpolate(cosines.float(), size, mode="bilinear")[0]
             if total is None:
@@ -108,43 +119,58 @@ def best_class(scores: Tensor, height: int, width: int) -> Tensor:
     return found
 
 
-def count_pairs(labels: Tensor, found: Tensor, num_classes: int) -> Tensor:
-    """(C, C) int64: pixels by their class and the one found; labels below 0 do not count."""
+def count_pixels(labels: Tensor, found: Tensor, num_classes: int) -> Tensor:
+    """(3, C) float64: pixels of each class, those found as each, and both.
+
+    Labels below 0 do not count.
+    """
     counted = labels >= 0
-    pairs = labels[counted] * num_classes + found[counted]
-    return torch.bincount(pairs, minlength=num_classes**2).view(num_classes, num_classes)
+    labels, found = labels[counted], found[counted]
+    kinds = (labels, found, labels[labels == found])
+    return torch.stack([torch.bincount(kind, minlength=num_classes) for kind in kinds]).double()
 
 
-def summarise(confusion: Tensor, classes: Sequence[str]) -> dict[str, Any]:
-    """Figures of pixels (C, C) by class and class found.
+def summarise(counts: Tensor, classes: Sequence[str]) -> dict[str, Any]:
+    """Figures of the pixels (num_images, 3, C) of `count_pixels`.
 
     A class that has no pixel and is never found has no IoU and is left out of the mean. `chance`
-    draws a class for each pixel, all alike likely; `commonest_class` always takes that one.
+    draws a class for each pixel, all alike likely, and so finds all of them; `commonest_class`
+    always takes that one.
 
     Raises:
         UserError: no pixel has a class.
     """
-    counts = confusion.double()
-    if not counts.sum():
+    own, found, both = counts.sum(dim=0)
+    if not own.sum():
         raise UserError("no pixel of the labels has a class: is it the right folder of labels?")
-    own, found, both = counts.sum(dim=1), counts.sum(dim=0), counts.diagonal()
     there = own + found > 0
     iou = both[there] / (own + found - both)[there]
-    share = (own / own.sum())[own > 0]
+    share = own / own.sum()
     drawn = share / len(classes)
     chance = drawn / (share + 1 / len(classes) - drawn)
     names = [name for name, is_there in zip(classes, there.tolist(), strict=True) if is_there]
     return {
         "miou": iou.mean().item(),
-        "pixel_accuracy": (both.sum() / counts.sum()).item(),
+        "miou_interval": resampled_interval(counts.numpy(), _mean_iou),
+        "pixel_accuracy": (both.sum() / own.sum()).item(),
         "num_classes_seen": int((own > 0).sum()),
         "iou_by_class": [list(pair) for pair in zip(names, iou.tolist(), strict=True)],
         "chance": {"miou": chance.mean().item(), "pixel_accuracy": 1 / len(classes)},
         "commonest_class": {
-            "miou": (share.max() / len(share)).item(),
+            "miou": (share.max() / (own > 0).sum()).item(),
             "pixel_accuracy": share.max().item(),
         },
     }
+
+
+def _mean_iou(sums: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(R,) of the summed pixels (R, 3, C) of R sets of images."""
+    own, found, both = sums[:, 0], sums[:, 1], sums[:, 2]
+    union = own + found - both
+    iou = np.divide(both, union, out=np.zeros_like(both), where=union > 0)
+    num_there = (union > 0).sum(axis=1)
+    means: NDArray[np.float64] = iou.sum(axis=1) / np.maximum(num_there, 1)
+    return means
 
 
 def _read(picture: Picture, labels: LabelMap, num_classes: int) -> tuple[Image.Image, np.ndarray]:

@@ -4,25 +4,27 @@ What is encoded and scored together is the same whatever the number of ranks, so
 are the same, too: images go to ranks by whole tiles of scores, texts by whole batches.
 """
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from pretrain.distributed.launch import announced_world_size
 from pretrain.distributed.ranks import RanksConfig, joined_ranks
 from pretrain.models.features import TextFeatures
 
-#: Seconds: what ranks do not share the first one does alone, and the others wait for it.
+T = TypeVar("T")
+#: Seconds: the first rank alone sums up, writes and draws, and the others wait for it.
 _PATIENCE = 24 * 3600.0
 
 
 @contextmanager
 def shared_by_ranks() -> Iterator[None]:
     """Joins the other ranks, if there are any, and leaves when all of them have come to the end."""
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if announced_world_size() == 1:
         yield
         return
     with joined_ranks(RanksConfig(collective_timeout=_PATIENCE)) as ranks:
@@ -40,26 +42,49 @@ def is_first() -> bool:
     return rank_and_size()[0] == 0
 
 
+def of_first(value: T) -> T:
+    """The first rank's value, on every rank."""
+    if rank_and_size()[1] == 1:
+        return value
+    shared = [value]
+    dist.broadcast_object_list(shared, src=0)
+    return shared[0]
+
+
 def own_items(num_items: int, size: int, rank: int, world_size: int) -> list[int]:
     """Positions that are a rank's, in their order: every `world_size`-th block of `size` items."""
     return [item for item in range(num_items) if item // size % world_size == rank]
 
 
-def join_texts(batches: list[TextFeatures]) -> TextFeatures:
-    """All features on every rank, from the batches that each rank encoded, dealt out in turn."""
+def join_blocks(own: list[T]) -> list[T]:
+    """What every rank made of its blocks (`own_items`), on every rank, in the order of the items.
+
+    Args:
+        own: one result a block, picklable, tensors on the CPU.
+    """
     _, world_size = rank_and_size()
     if world_size == 1:
+        return own
+    dealt: list[list[T]] = [[] for _ in range(world_size)]
+    dist.all_gather_object(dealt, own)
+    num_blocks = sum(map(len, dealt))
+    return [dealt[number % world_size][number // world_size] for number in range(num_blocks)]
+
+
+def join_texts(batches: list[TextFeatures]) -> TextFeatures:
+    """All features on every rank, from the batches that each rank encoded."""
+    if rank_and_size()[1] == 1:
         return TextFeatures.concatenate(batches)
-    device = None
-    mine = []
-    for batch in batches:
-        device = next(iter(batch))[1].device
-        mine.append(batch.to("cpu"))
-    dealt: list[list[TextFeatures]] = [[] for _ in range(world_size)]
-    dist.all_gather_object(dealt, mine)
-    num_batches = sum(map(len, dealt))
-    ordered = [dealt[number % world_size][number // world_size] for number in range(num_batches)]
-    return TextFeatures.concatenate(ordered).to(device or _device())
+    device = next(iter(batches[0]))[1].device if batches else _device()
+    return TextFeatures.concatenate(join_blocks([b.to("cpu") for b in batches])).to(device)
+
+
+def join_tensors(batches: list[Tensor]) -> Tensor:
+    """All rows on every rank, from the batches of rows that each rank made."""
+    if rank_and_size()[1] == 1:
+        return torch.cat(batches)
+    device = batches[0].device if batches else _device()
+    return torch.cat(join_blocks([batch.cpu() for batch in batches])).to(device)
 
 
 def join_rows(rows: dict[str, Tensor], num_rows: int, size: int) -> dict[str, Tensor]:
@@ -72,10 +97,10 @@ def join_rows(rows: dict[str, Tensor], num_rows: int, size: int) -> dict[str, Te
     rank, world_size = rank_and_size()
     if world_size == 1:
         return rows
-    described = [[(name, matrix.shape[1]) for name, matrix in rows.items()]]
-    dist.broadcast_object_list(described, src=0)  # a rank without rows knows no names
+    # A rank without rows knows no names.
+    described = of_first([(name, matrix.shape[1]) for name, matrix in rows.items()])
     joined: dict[str, Tensor] = {}
-    for name, width in described[0]:
+    for name, width in described:
         if rank != 0:
             if name in rows:
                 dist.send(rows[name].to(_device()).contiguous(), dst=0)

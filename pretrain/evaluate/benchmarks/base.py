@@ -38,7 +38,7 @@ class Picture:
         try:
             image = decode_image(self.path.read_bytes(), ImageConfig()).image
         except (OSError, BadImageError) as error:
-            raise UserError(f"{self.path} cannot be opened: {error}") from None
+            raise unreadable(self.path, error) from None
         if self.box is None:
             return image
         x, y, width, height = self.box
@@ -54,6 +54,7 @@ class Coverage:
     missing: list[str] = field(default_factory=list)  # files that were passed over, by name
     notes: Mapping[str, int] = field(default_factory=dict)  # oddities by name: repeated texts, ...
     inputs: Sequence[Path] = ()  # annotation files that were read: their checksums are kept
+    num_found: int | None = None  # samples that are there; None: one an image
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,13 @@ class RetrievalSet:
     texts: Sequence[str]
     image_of_text: Sequence[int]  # position in `images` of each text
     coverage: Coverage
+
+
+@dataclass(frozen=True)
+class JointSet(RetrievalSet):
+    """Whole pictures and parts that were cut from them, each with its texts."""
+
+    whole_of_image: Sequence[int]  # the picture that each was cut from; its own place: a whole one
 
 
 @dataclass(frozen=True)
@@ -89,6 +97,14 @@ class Options:
 
     variant: str = ""  # one of the benchmark's published variants; empty: its first
     allow_missing: bool = False  # go on with what is there
+
+
+def unreadable(path: Path, error: Exception) -> UserError:
+    """That a picture is damaged, and what to do."""
+    return UserError(
+        f"{path} cannot be opened: {error}; copy it again, or take it away and give "
+        "allow_missing=true"
+    )
 
 
 class LayoutError(UserError):

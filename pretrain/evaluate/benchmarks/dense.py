@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from pycocotools import mask as coco_masks
 
-from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Picture
+from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Picture, unreadable
 from recaption.common.config import UserError
 from recaption.images import ImageConfig
 
@@ -80,7 +80,7 @@ class LabelMap:
                     )
                 values = np.array(image).astype(np.int64)
         except (OSError, SyntaxError, ValueError) as error:
-            raise UserError(f"{self.path} cannot be opened: {error}") from None
+            raise unreadable(self.path, error) from None
         beyond = values[(values > num_classes) & (values != 255)]
         if beyond.size:
             raise UserError(f"{self.path} has the label {beyond[0]}, of {num_classes} classes")

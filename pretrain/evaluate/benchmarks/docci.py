@@ -3,13 +3,8 @@
 from pathlib import Path
 
 from pretrain.evaluate.benchmarks.base import Options, RetrievalSet
-from pretrain.evaluate.benchmarks.layout import (
-    Row,
-    find_file,
-    read_json_lines,
-    retrieval_set,
-    text_field,
-)
+from pretrain.evaluate.benchmarks.layout import find_file, read_json_lines, text_field
+from pretrain.evaluate.benchmarks.rows import Row, retrieval_set
 
 VARIANTS = {
     "test": "the 5,000 images of split test, one description each, not split into sentences",

@@ -2,11 +2,17 @@
 
 import dataclasses
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 
 from pretrain.evaluate.benchmarks.base import Box, ChoiceSet, LayoutError, Options, Picture
-from pretrain.evaluate.benchmarks.layout import read_json_lines, text_field
-from pretrain.evaluate.benchmarks.present import Present, folder_with, typed_field
+from pretrain.evaluate.benchmarks.layout import (
+    list_field,
+    read_json_lines,
+    text_field,
+    typed_field,
+)
+from pretrain.evaluate.benchmarks.present import Present, folder_with
 
 _PROTOCOL = (
     "an object's crop (its box, rounded to pixels) against 1 right and 10 wrong expressions, {}; "
@@ -47,6 +53,8 @@ def read(root: Path, options: Options) -> ChoiceSet:
             continue
         inputs.append(path)
         of_level = [_row(row, where, level) for where, row in read_json_lines(path)]
+        if not of_level:
+            present.lacks(f"the lines of {path.name}")
         unique = list(dict.fromkeys(of_level))
         present.notes["rows that were there before"] += len(of_level) - len(unique)
         num_expected += len(unique)
@@ -77,7 +85,7 @@ def _row(row: dict[str, object], where: str, level: str) -> _Row:
 def _is_whole(row: _Row, present: Present) -> bool:
     """Whether its picture is there and none of its texts is empty; remembers what is not so."""
     texts = present.texts([(text, row.where) for text in row.texts])
-    return present.has(row.image) and texts is not None
+    return present.has_picture(row.image) and texts is not None
 
 
 def image_name(published: str, where: str) -> str:
@@ -95,7 +103,7 @@ def image_name(published: str, where: str) -> str:
 def _texts(row: dict[str, object], where: str) -> tuple[str, ...]:
     """The right expression (published as a text, or as a list of one), then the wrong ones."""
     right = typed_field(row, "pos_expression", (str, list), where)
-    wrong = typed_field(row, "neg_expression", list, where)
+    wrong = list_field(row, "neg_expression", where)
     texts = (*(right if isinstance(right, list) else [right]), *wrong)
     if len(texts) != len(wrong) + 1 or not wrong:
         raise LayoutError(f"{where}: not one pos_expression and several neg_expression")
@@ -104,9 +112,13 @@ def _texts(row: dict[str, object], where: str) -> tuple[str, ...]:
     return tuple(text.strip() for text in texts)
 
 
+def _is_number(value: object) -> bool:
+    return type(value) is int or (type(value) is float and isfinite(value))
+
+
 def _box(row: dict[str, object], where: str) -> Box:
-    numbers = typed_field(row, "bbox", list, where)
-    if len(numbers) != 4 or any(type(number) not in (int, float) for number in numbers):
+    numbers = list_field(row, "bbox", where)
+    if len(numbers) != 4 or not all(map(_is_number, numbers)):
         raise LayoutError(f"{where}: bbox is not x, y, width, height")
     x, y, width, height = numbers
     if width <= 0 or height <= 0:

@@ -68,9 +68,10 @@ def read(root: Path, options: Options, num_per_class: int = 50) -> Classificatio
     """
     check_root(root)
     folder = next((f for f in (root, root / "val") if any(f.glob("n[0-9]*"))), None)
-    if folder is None and any(root.glob("ILSVRC2012_val_*")):
+    heap = next((f for f in (root, root / "val") if any(f.glob("ILSVRC2012_val_*"))), None)
+    if folder is None and heap is not None:
         raise LayoutError(
-            f"{root} holds the validation images in one heap: sort them into folders by WordNet "
+            f"{heap} holds the validation images in one heap: sort them into folders by WordNet "
             "id first (valprep.sh)"
         )
     if folder is None:
@@ -110,15 +111,18 @@ def read_o(root: Path, options: Options) -> ClassificationSet:
         raise LayoutError(f"{folder} has {found} of ImageNet's WordNet ids (n01443537, ...)")
     by_id = dict(zip(class_ids(), class_names(), strict=True))
     present = Present("imagenet-o", root, options)
-    if len(ids) != _NUM_IMAGENET_O_CLASSES:
-        present.lacks(f"{len(ids)} of {_NUM_IMAGENET_O_CLASSES} class folders")
-    images, labels = [], []
-    for label, name in enumerate(ids):
-        for picture in _pictures(root, folder / name):
-            images.append(picture)
-            labels.append(label)
-    if len(images) < _NUM_IMAGENET_O:
-        present.lacks(f"{_NUM_IMAGENET_O - len(images)} of {_NUM_IMAGENET_O} images")
+    if len(ids) > _NUM_IMAGENET_O_CLASSES:
+        raise LayoutError(
+            f"{folder} has {len(ids):,} class folders, ImageNet-O {_NUM_IMAGENET_O_CLASSES}"
+        )
+    if len(ids) < _NUM_IMAGENET_O_CLASSES:
+        num_absent = _NUM_IMAGENET_O_CLASSES - len(ids)
+        present.lacks(f"{num_absent} of {_NUM_IMAGENET_O_CLASSES} class folders")
+    pictures = [list(_pictures(root, folder / name)) for name in ids]
+    num_absent = _NUM_IMAGENET_O - sum(map(len, pictures))
+    if num_absent > 0:
+        present.lacks(f"{num_absent:,} of {_NUM_IMAGENET_O:,} images")
+    images, labels = _labelled(pictures, present)
     coverage = present.coverage(len(images), _NUM_IMAGENET_O, ())
     return ClassificationSet(images, labels, [by_id[name] for name in ids], templates(), coverage)
 
@@ -133,15 +137,27 @@ def _read_folders(
 ) -> ClassificationSet:
     """Classes in the order of their folders, each with the same number of images."""
     present = Present(benchmark, root, options)
-    images, labels = [], []
-    for label, name in enumerate(folders):
-        pictures = list(_pictures(root, folder / name))
-        if len(pictures) < num_per_class:
-            present.lacks(f"{name}/ ({len(pictures)} of {num_per_class} images)")
-        images += pictures
-        labels += [label] * len(pictures)
+    pictures = [list(_pictures(root, folder / name)) for name in folders]
+    for name, of_class in zip(folders, pictures, strict=True):
+        if len(of_class) < num_per_class:
+            num_absent = num_per_class - len(of_class)
+            present.lacks(f"{num_absent} of {num_per_class} images of {name}/")
+    images, labels = _labelled(pictures, present)
     coverage = present.coverage(len(images), num_per_class * len(folders), ())
     return ClassificationSet(images, labels, class_names(), templates(), coverage)
+
+
+def _labelled(
+    pictures: Sequence[Sequence[Picture]], present: Present
+) -> tuple[list[Picture], list[int]]:
+    """Pictures of all classes and the class of each, those that are of use."""
+    pairs = [
+        (picture, label)
+        for label, of_class in enumerate(pictures)
+        for picture in of_class
+        if present.has_picture(picture.name)
+    ]
+    return [picture for picture, _ in pairs], [label for _, label in pairs]
 
 
 def _pictures(root: Path, folder: Path) -> Iterator[Picture]:

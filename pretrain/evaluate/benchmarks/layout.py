@@ -1,30 +1,22 @@
 """Reading what the authors of a benchmark publish, and naming what is wrong with a copy of it."""
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pretrain.evaluate.benchmarks.base import (
-    Coverage,
-    LayoutError,
-    Options,
-    Picture,
-    RetrievalSet,
-)
+from pretrain.evaluate.benchmarks.base import LayoutError
 
-_NUM_NAMED = 3  # files that an error names
-
-
-@dataclass(frozen=True)
-class Row:
-    """One image and one text of it, as an annotation file has them."""
-
-    image: str  # relative to the root
-    text: str
-    where: str  # file and line or field, for errors
+#: How errors call the types of JSON.
+_CALLED: dict[type, str] = {
+    dict: "an object",
+    list: "a list",
+    str: "text",
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    type(None): "null",
+}
 
 
 def find_file(root: Path, *names: str) -> Path:
@@ -43,6 +35,14 @@ def find_file(root: Path, *names: str) -> Path:
         if any((folder / name).is_file() for name in names):
             raise LayoutError(f"{root} holds no {wanted}, but {folder} does: give root={folder}")
     raise LayoutError(f"{root} holds no {wanted}; it holds {_listing(root)}")
+
+
+def is_file(path: Path) -> bool:
+    """Whether it is one; not either if its name is longer than a name can be."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def find_folder(root: Path, *names: str) -> str:
@@ -68,24 +68,34 @@ def read_text(path: Path) -> str:
         raise LayoutError(f"{path} is damaged: it is not UTF-8 ({error})") from None
 
 
-def read_json_file(path: Path) -> Any:
-    """Raises: LayoutError: not JSON, as a file that was cut off."""
-    try:
-        return json.loads(read_text(path))
-    except ValueError as error:
-        raise LayoutError(f"{path} is damaged: it is not JSON ({error}); copy it again") from None
+def read_lines(path: Path) -> Iterator[tuple[str, str]]:
+    """(where, line) of each line that is not blank. Raises: LayoutError: no UTF-8.
+
+    Only a newline ends a line: `str.splitlines` would cut a caption in two at U+2028 or \\x0b.
+    """
+    for number, line in enumerate(read_text(path).split("\n"), 1):
+        if line.strip():
+            yield f"{path}, line {number}", line
+
+
+def read_json_file(path: Path, kind: type) -> Any:
+    """What a file holds, which is of this type: dict or list.
+
+    Raises:
+        LayoutError: not JSON, as a file that was cut off, or of another type.
+    """
+    value = _parse(read_text(path), str(path))
+    if not isinstance(value, kind):
+        raise LayoutError(
+            f"{path} holds {_call(type(value))}, not {_call(kind)}: not the published layout"
+        )
+    return value
 
 
 def read_json_lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(where, object) of each line that is not empty. Raises: LayoutError: a line is no object."""
-    for number, line in enumerate(read_text(path).splitlines(), 1):
-        where = f"{path}, line {number}"
-        if not line.strip():
-            continue
-        try:
-            value = json.loads(line)
-        except ValueError as error:
-            raise LayoutError(f"{where} is damaged: no JSON ({error}); copy it again") from None
+    """(where, object) of each line that is not blank. Raises: LayoutError: a line is no object."""
+    for where, line in read_lines(path):
+        value = _parse(line, where)
         if not isinstance(value, dict):
             raise LayoutError(f"{where} is no JSON object")
         yield where, value
@@ -99,93 +109,36 @@ def field(record: Any, name: str | int, where: str) -> Any:
         raise LayoutError(f"{where} has no field {name!r}: not the published layout") from None
 
 
-def text_field(record: Any, name: str | int, where: str) -> str:
-    """A field that holds text. Raises: LayoutError: it is not there, or no text."""
+def typed_field(record: Any, name: str | int, kind: type | tuple[type, ...], where: str) -> Any:
+    """A field of one of these types. Raises: LayoutError: it is not there, or of another."""
     value = field(record, name, where)
-    if not isinstance(value, str):
-        raise LayoutError(f"{where}: field {name!r} is {type(value).__name__}, not text")
+    if not isinstance(value, kind) or isinstance(value, bool):
+        wanted = " or ".join(map(_call, kind if isinstance(kind, tuple) else (kind,)))
+        raise LayoutError(f"{where}: field {name!r} is {_call(type(value))}, not {wanted}")
     return value
 
 
-def retrieval_set(
-    name: str,
-    root: Path,
-    rows: Sequence[Row],
-    num_expected: int,
-    options: Options,
-    inputs: Sequence[Path],
-    missing: Sequence[str] = (),
-) -> RetrievalSet:
-    """Images in the order of their first row, each with all its texts.
-
-    A row that stands there twice counts once. An image that has no file, a text that is empty, and
-    images that the annotations lack are errors, or, with `allow_missing`, passed over and counted.
-
-    Args:
-        rows: of the annotation files.
-        num_expected: images of the protocol.
-        inputs: the annotation files.
-        missing: what the reader itself had to pass over.
-
-    Raises:
-        LayoutError: something is missing, or nothing is left.
-    """
-    gone = list(missing)
-    notes: Counter[str] = Counter()
-    position_of: dict[str, int] = {}
-    is_there: dict[str, bool] = {}
-    texts: list[str] = []
-    image_of_text: list[int] = []
-    seen: set[tuple[str, str]] = set()
-    for row in rows:
-        if row.image not in is_there:
-            is_there[row.image] = (root / row.image).is_file()
-            if not is_there[row.image]:
-                gone.append(row.image)
-        if not is_there[row.image]:
-            continue
-        text = row.text.strip()
-        if not text:
-            gone.append(f"the text of {row.where}")
-        elif (row.image, text) in seen:
-            notes["rows that were there before"] += 1
-        else:
-            seen.add((row.image, text))
-            image_of_text.append(position_of.setdefault(row.image, len(position_of)))
-            texts.append(text)
-    num_texts = Counter(image_of_text)
-    notes["images with several texts"] = sum(count > 1 for count in num_texts.values())
-    notes["texts that another image has, too"] = len(texts) - len(set(texts))
-    check_whole(name, root, len(position_of), num_expected, gone, options)
-    return RetrievalSet(
-        images=[Picture(root, image) for image in position_of],
-        texts=texts,
-        image_of_text=image_of_text,
-        coverage=Coverage(num_expected, gone, {k: n for k, n in notes.items() if n}, inputs),
-    )
+def list_field(record: Any, name: str | int, where: str) -> list[Any]:
+    """A field that holds a list. Raises: LayoutError: it is not there, or no list."""
+    found: list[Any] = typed_field(record, name, list, where)
+    return found
 
 
-def check_whole(
-    name: str,
-    root: Path,
-    num_found: int,
-    num_expected: int,
-    missing: Sequence[str],
-    options: Options,
-) -> None:
-    """Raises: LayoutError: something is missing and may not be, or nothing was found."""
-    if not num_found:
-        first = f", as {missing[0]}" if missing else ""
-        raise LayoutError(f"{name}: nothing of it is in {root}{first}")
-    if options.allow_missing or (not missing and num_found == num_expected):
-        return
-    hint = "allow_missing=true goes on with what is there"
-    if missing:
-        named = ", ".join(missing[:_NUM_NAMED]) + (", ..." if len(missing) > _NUM_NAMED else "")
-        raise LayoutError(f"{name}: {len(missing):,} missing in {root}: {named}; {hint}")
-    raise LayoutError(
-        f"{name}: {root} has {num_found:,} images, the protocol {num_expected:,}; {hint}"
-    )
+def text_field(record: Any, name: str | int, where: str) -> str:
+    """A field that holds text. Raises: LayoutError: it is not there, or no text."""
+    found: str = typed_field(record, name, str, where)
+    return found
+
+
+def _parse(text: str, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise LayoutError(f"{where} is damaged: it is not JSON ({error}); copy it again") from None
+
+
+def _call(kind: type) -> str:
+    return _CALLED.get(kind, f"a {kind.__name__}")  # a pickle holds types that JSON has not
 
 
 def _listing(root: Path) -> str:

@@ -1,6 +1,6 @@
 """`report/benchmarks.html`: tables, and what was found and lost, with pictures. One file."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,9 @@ import jinja2
 from PIL import ImageOps
 
 from pretrain.evaluate.benchmarks.base import Picture
-from pretrain.evaluate.benchmarks.table import lines_of, title_lines
+from pretrain.evaluate.benchmarks.page_looks import Looks, look_into
+from pretrain.evaluate.benchmarks.table import Line, Others, lines_of, title_lines
+from pretrain.evaluate.encoders import Encoders
 from pretrain.evaluate.pictures import data_uri
 from recaption.common.files import atomic_write
 
@@ -18,13 +20,21 @@ _SIDE = 216  # pixels of a picture in the file; shown at half
 
 
 def write_page(
-    results: Mapping[str, Any], roots: Mapping[str, Path], output: Path, num_pictures: int
+    results: Mapping[str, Any],
+    others: Mapping[str, Others],
+    sets: Mapping[str, tuple[Path, Any]],
+    encoders: Encoders,
+    output: Path,
+    num_pictures: int,
 ) -> Path:
     """Writes `output`/report/benchmarks.html and returns its path.
 
     Args:
         results: what stands in `results.json`.
-        roots: folder of each benchmark, for the pictures.
+        others: what other models reached, by benchmark.
+        sets: folder of each benchmark, and what its reader returned, for the pictures. Benchmarks
+            that are not among them have no pictures.
+        encoders: the model, which is asked for the segments and maps of what is shown.
         num_pictures: texts of the best, and of the worst, of each benchmark of retrieval.
     """
     environment = jinja2.Environment(
@@ -33,17 +43,14 @@ def write_page(
         loader=jinja2.FileSystemLoader(_TEMPLATES),
     )
     sections = [
-        {
-            "name": name,
-            "title": title_lines(result)[0],
-            "result": result,
-            "lines": (lines := lines_of(result, results["model"]["name"])),
-            "columns": list(dict.fromkeys(column for line in lines for column in line.cells)),
-            "examples": {
-                kind: [_shown(example, roots[name]) for example in examples[:num_pictures]]
-                for kind, examples in result["figures"].get("examples", {}).items()
-            },
-        }
+        _section(
+            name,
+            result,
+            lines_of(result, results["model"]["name"], others.get(name, ())),
+            sets.get(name),
+            encoders,
+            num_pictures,
+        )
         for name, result in results["benchmarks"].items()
     ]
     page = environment.get_template("benchmarks/page.html.jinja").render(
@@ -54,6 +61,32 @@ def write_page(
     with atomic_write(path) as temporary:
         temporary.write_text(page)
     return path
+
+
+def _section(
+    name: str,
+    result: Mapping[str, Any],
+    lines: Sequence[Line],
+    read: tuple[Path, Any] | None,
+    encoders: Encoders,
+    num_pictures: int,
+) -> dict[str, Any]:
+    figures = result["figures"]
+    looks = look_into(read[1], figures, encoders, num_pictures) if read else Looks()
+    return {
+        "name": name,
+        "title": title_lines(result)[0],
+        "result": result,
+        "lines": lines,
+        "columns": list(dict.fromkeys(column for line in lines for column in line.cells)),
+        "examples": {
+            kind: [_shown(example, read[0]) for example in examples[:num_pictures]]
+            for kind, examples in figures.get("examples", {}).items()
+            if read
+        },
+        "hierarchies": looks.hierarchies,
+        "maps": looks.maps,
+    }
 
 
 def _shown(example: Mapping[str, Any], root: Path) -> dict[str, Any]:

@@ -1,12 +1,14 @@
-"""What of a benchmark is there, for sets that are not for retrieval; and fields with their type."""
+"""What of a benchmark is there, and what is not: the share that was scored stands on it."""
 
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Options
-from pretrain.evaluate.benchmarks.layout import check_whole, field, find_file
+from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Options, Picture
+from pretrain.evaluate.benchmarks.layout import find_file, is_file
+from pretrain.evaluate.benchmarks.picture_files import opens
+
+_NUM_NAMED = 3  # files that an error names
 
 
 class Present:
@@ -22,12 +24,25 @@ class Present:
     def has(self, name: str) -> bool:
         """Whether `name`, relative to the root, is a file."""
         if name not in self._is_there:
-            self._is_there[name] = (self.root / name).is_file()
+            self._is_there[name] = is_file(self.root / name)
+        return self._is_there[name]
+
+    def has_picture(self, name: str) -> bool:
+        """Whether `name`, relative to the root, is a file that, with `allow_missing`, also opens.
+
+        Without it a damaged one is an error when it is decoded.
+        """
+        if name not in self._is_there and self.has(name) and self.options.allow_missing:
+            self._is_there[name] = opens(Picture(self.root, name))
+            self.notes["pictures that cannot be opened"] += not self._is_there[name]
         return self._is_there[name]
 
     def lacks(self, what: str) -> None:
-        """Remembers what is passed over though it is no file of that name."""
-        self._is_there[what] = False
+        """Remembers what is passed over though it is no file of that name.
+
+        Results may be published: what stands below the root is named from there.
+        """
+        self._is_there[what.replace(f"{self.root}/", "")] = False
 
     def texts(self, texts: Sequence[tuple[str, str]]) -> list[str] | None:
         """Texts given as (text, where it stands), stripped; None if one of them is empty."""
@@ -40,23 +55,16 @@ class Present:
         """Once everything was asked for.
 
         Args:
+            num_found: samples that are scored; as a rule images, as `num_expected`.
             inputs: the annotation files.
 
         Raises:
             LayoutError: something is missing and may not be, or nothing was found.
         """
         missing = [name for name, is_there in self._is_there.items() if not is_there]
-        check_whole(self.benchmark, self.root, num_found, num_expected, missing, self.options)
+        _check_whole(self.benchmark, self.root, num_found, num_expected, missing, self.options)
         notes = {name: count for name, count in self.notes.items() if count}
-        return Coverage(num_expected, missing, notes, inputs)
-
-
-def typed_field(record: Any, name: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """A field of one of these types. Raises: LayoutError: it is not there, or of another."""
-    value = field(record, name, where)
-    if not isinstance(value, kind) or isinstance(value, bool):
-        raise LayoutError(f"{where}: field {name!r} is a {type(value).__name__}")
-    return value
+        return Coverage(num_expected, missing, notes, inputs, num_found)
 
 
 def folder_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path:
@@ -69,3 +77,25 @@ def folder_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Pat
         if any((root / folder / name).is_file() for name in names):
             return root / folder
     return find_file(root, names[0]).parent
+
+
+def _check_whole(
+    name: str,
+    root: Path,
+    num_found: int,
+    num_expected: int,
+    missing: Sequence[str],
+    options: Options,
+) -> None:
+    if not num_found:
+        first = f", as {missing[0]}" if missing else ""
+        raise LayoutError(f"{name}: nothing of it is in {root}{first}")
+    if options.allow_missing or (not missing and num_found == num_expected):
+        return
+    hint = "allow_missing=true goes on with what is there"
+    if missing:
+        named = ", ".join(missing[:_NUM_NAMED]) + (", ..." if len(missing) > _NUM_NAMED else "")
+        raise LayoutError(f"{name}: {len(missing):,} missing in {root}: {named}; {hint}")
+    raise LayoutError(
+        f"{name}: {root} has {num_found:,} images, the protocol {num_expected:,}; {hint}"
+    )

@@ -9,11 +9,13 @@ from pretrain.evaluate.benchmarks.dense import GroundingSet, Region
 from pretrain.evaluate.benchmarks.layout import (
     find_file,
     find_folder,
+    list_field,
     read_json_file,
     text_field,
+    typed_field,
 )
 from pretrain.evaluate.benchmarks.pickles import read_pickle
-from pretrain.evaluate.benchmarks.present import Present, typed_field
+from pretrain.evaluate.benchmarks.present import Present
 
 _PROTOCOL = (
     "every expression with its picture, squashed to the model's square so that all of it is seen. "
@@ -52,20 +54,21 @@ def _read(root: Path, folder: str, refs: str, options: Options) -> GroundingSet:
     entries = read_pickle(refs_path)
     if not isinstance(entries, list):
         raise LayoutError(f"{refs_path} holds a {type(entries).__name__}, not a list")
-    instances = read_json_file(instances_path)
+    instances = read_json_file(instances_path, dict)
     pictures = _by_id(instances, "images", instances_path)
     things = _by_id(instances, "annotations", instances_path)
     present = Present(folder, root, options)
     images: dict[str, int] = {}  # name -> position
     sentences: list[list[str]] = []
     regions: list[list[Region]] = []
-    expected: set[str] = set()
+    num_expected = 0  # expressions
     for number, entry in enumerate(entries):
         where = f"{refs_path} reference {number}"
         if text_field(entry, "split", where) != split:
             continue
-        rows = typed_field(entry, "sentences", list, where)
-        texts = present.texts([(text_field(row, "sent", where), where) for row in rows])
+        rows = list_field(entry, "sentences", where)
+        num_expected += len(rows)
+        texts = _texts(rows, where, present)
         picture = pictures.get(typed_field(entry, "image_id", int, where))
         thing = things.get(typed_field(entry, "ann_id", int, where))
         if picture is None or thing is None:
@@ -73,8 +76,7 @@ def _read(root: Path, folder: str, refs: str, options: Options) -> GroundingSet:
             raise LayoutError(f"{where} is about {what}, which {instances_path} does not have")
         file_name = text_field(picture, "file_name", str(instances_path))
         name = f"{image_folder}/{Path(file_name).name}"
-        expected.add(name)
-        if not present.has(name) or texts is None:
+        if not present.has_picture(name) or not texts:
             continue
         region = _region(thing, picture, instances_path)
         if name not in images:
@@ -85,14 +87,24 @@ def _read(root: Path, folder: str, refs: str, options: Options) -> GroundingSet:
         present.notes["expressions repeated for their thing"] += len(texts) - len(set(texts))
         sentences[images[name]] += texts
         regions[images[name]] += [region] * len(texts)
-    if not expected:
+    if not num_expected:
         raise LayoutError(f"{refs_path} has no reference of the split {split}")
-    coverage = present.coverage(len(images), len(expected), [refs_path, instances_path])
+    num_found = sum(map(len, sentences))
+    coverage = present.coverage(num_found, num_expected, [refs_path, instances_path])
     return GroundingSet([Picture(root, name) for name in images], sentences, regions, coverage)
 
 
+def _texts(rows: list[Any], where: str, present: Present) -> list[str]:
+    """The expressions of a reference, stripped; those that are empty are passed over."""
+    texts: list[str] = []
+    for number, row in enumerate(rows):
+        at = f"{where} sentence {number}"
+        texts += present.texts([(text_field(row, "sent", at), at)]) or []
+    return texts
+
+
 def _by_id(instances: Any, name: str, path: Path) -> dict[int, Any]:
-    rows = typed_field(instances, name, list, str(path))
+    rows = list_field(instances, name, str(path))
     return {typed_field(row, "id", int, f"{path}, one of its {name}"): row for row in rows}
 
 

@@ -1,7 +1,8 @@
 """The benchmarks by name: who reads their files, and what is done with what was read.
 
 One line adds one: the reader of its layout, and the task, which is a function of the set that the
-reader returns, the encoders and a batch size, and returns figures as plain values.
+reader returns, the encoders and a batch size, and returns figures as plain values. Several ranks
+make that call together: the task shares the work, and gives the first of them the figures.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,9 +19,10 @@ from pretrain.evaluate.benchmarks import (
     sharegpt4v,
     urban1k,
 )
-from pretrain.evaluate.benchmarks.base import Options
+from pretrain.evaluate.benchmarks.base import JointSet, Options, RetrievalSet
 from pretrain.evaluate.benchmarks.vision import VISION
 from pretrain.evaluate.encoders import Encoders
+from pretrain.evaluate.joint_task import evaluate as joint
 from pretrain.evaluate.retrieval_task import evaluate as retrieval
 from recaption.common.config import ConfigError, nearest_name
 
@@ -34,11 +36,15 @@ class Benchmark(Generic[S]):
     variants: Mapping[str, str]  # published variants and their protocols; the first is the usual
     read: Callable[[Path, Options], S]
     evaluate: Callable[[S, Encoders, int], dict[str, Any]]
-    is_shared: bool = False  # all ranks work on it together; else the first does, alone
 
 
 def _retrieval(name: str, title: str, layout: Any) -> Benchmark[Any]:
-    return Benchmark(name, title, layout.VARIANTS, layout.read, retrieval, is_shared=True)
+    return Benchmark(name, title, layout.VARIANTS, layout.read, _retrieve)
+
+
+def _retrieve(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[str, Any]:
+    task = joint if isinstance(data, JointSet) else retrieval
+    return task(data, encoders, batch_size)  # type: ignore[arg-type]
 
 
 _ALL: tuple[Benchmark[Any], ...] = (

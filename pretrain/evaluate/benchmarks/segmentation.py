@@ -9,7 +9,7 @@ from pathlib import Path
 from pretrain.evaluate.benchmarks.base import LayoutError, Options, Picture
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
 from pretrain.evaluate.benchmarks.imagenet import templates
-from pretrain.evaluate.benchmarks.layout import find_file, find_folder, read_text
+from pretrain.evaluate.benchmarks.layout import find_file, find_folder, read_lines, read_text
 from pretrain.evaluate.benchmarks.present import Present
 
 _PROTOCOL = (
@@ -92,7 +92,8 @@ def _set(
     images, labels = [], []
     for image, label in pairs:
         # Both are asked for, so that both are named if both are missing.
-        if all([present.has(str(image)), present.has(str(label))]):
+        there = [present.has_picture(str(name)) for name in (image, label)]
+        if all(there):
             images.append(Picture(present.root, str(image)))
             labels.append(LabelMap(present.root / label))
     coverage = present.coverage(len(images), num_expected, [annotations])
@@ -101,7 +102,7 @@ def _set(
 
 def _ade20k_classes(path: Path) -> list[str]:
     """First name of each line of the table: Idx, Ratio, Train, Val, Stuff, Name."""
-    rows = [line.split(maxsplit=5) for line in read_text(path).splitlines()]
+    rows = [line.split(maxsplit=5) for _, line in read_lines(path)]
     rows = [row for row in rows if len(row) == 6 and row[0].isdigit()]
     names = [row[5].split(",")[0].strip() for row in rows]
     if len(names) != _NUM_ADE20K_CLASSES or not all(names):

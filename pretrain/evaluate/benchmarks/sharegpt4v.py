@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from pretrain.evaluate.benchmarks.base import LayoutError, Options, RetrievalSet
+from pretrain.evaluate.benchmarks.base import Options, RetrievalSet
 from pretrain.evaluate.benchmarks.layout import (
-    Row,
     field,
     find_file,
+    list_field,
     read_json_file,
-    retrieval_set,
     text_field,
 )
+from pretrain.evaluate.benchmarks.rows import Row, retrieval_set
 
 VARIANTS = {
     "10k": "the first 10,000 entries of share4v_sam_10k.json; the text is what the model answers",
@@ -22,14 +22,11 @@ _NUM_IMAGES = {"10k": 10_000, "1k": 1_000}
 def read(root: Path, options: Options) -> RetrievalSet:
     """Raises: LayoutError."""
     path = find_file(root, "share4v_sam_10k.json")
-    entries = read_json_file(path)
-    if not isinstance(entries, list):
-        raise LayoutError(f"{path} must hold a list of entries")
     num_images = _NUM_IMAGES[options.variant or "10k"]
     rows = []
-    for number, entry in enumerate(entries[:num_images]):
+    for number, entry in enumerate(read_json_file(path, list)[:num_images]):
         where = f"{path}, entry {number}"
-        answer = field(field(entry, "conversations", where), 1, where)
+        answer = field(list_field(entry, "conversations", where), 1, where)
         rows.append(
             Row(text_field(entry, "image", where), text_field(answer, "value", where), where)
         )

@@ -38,9 +38,9 @@ def read(root: Path, options: Options) -> ChoiceSet:
             continue
         seen: set[tuple[str, ...]] = set()
         inputs.append(path)
-        entries = read_json_file(path)
-        if not isinstance(entries, dict):
-            raise LayoutError(f"{path} holds a {type(entries).__name__}, not entries by number")
+        entries = read_json_file(path, dict)
+        if not entries:
+            present.lacks(f"the entries of {kind}.json")
         for key, entry in entries.items():
             where = f"{path} entry {key}"
             file_name = text_field(entry, "filename", where)
@@ -54,7 +54,7 @@ def read(root: Path, options: Options) -> ChoiceSet:
             seen.add((name, *fields))
             num_expected += 1
             texts = present.texts([(text, where) for text in fields])
-            if not present.has(name) or texts is None:
+            if not present.has_picture(name) or texts is None:
                 continue
             present.notes["captions that are alike"] += texts[0] == texts[1]
             images.append(Picture(root, name))

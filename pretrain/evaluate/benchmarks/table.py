@@ -1,6 +1,6 @@
 """Results as lines for a terminal, and as the cells of the page's tables."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,41 +8,67 @@ _WAYS = {"text_to_image": "T2I", "image_to_text": "I2T"}
 _RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
 
 
+#: (model, result) of others, of one benchmark.
+Others = Sequence[tuple[str, Mapping[str, Any]]]
+
+
 @dataclass(frozen=True)
 class Line:
-    """One row of a table: ours, chance, or somebody's."""
+    """One row of a table: ours, another model's, chance, or somebody's published one."""
 
     name: str
-    kind: str  # ours, chance or published
+    kind: str  # ours, compared, chance or published
     cells: dict[str, str]
 
 
-def lines_of(result: Mapping[str, Any], model: str) -> list[Line]:
-    """Our scores, chance, and published figures, with the same columns.
+def lines_of(result: Mapping[str, Any], model: str, others: Others = ()) -> list[Line]:
+    """Our scores, those of other models, chance, and published figures, with the same columns.
 
     Beside a part of a benchmark stands nothing published: fewer candidates are an easier task.
+    Recalls are told in per cent, as papers do; other figures as shares.
+
+    Args:
+        others: (model, result) of the same benchmark and files, as ours.
     """
-    figures = result["figures"]
-    ours: list[Line] = []
+    lines = _lines_of_model(result["figures"], model, "ours")
+    for other, theirs in others:
+        lines += _lines_of_model(theirs["figures"], other, "compared")
+    lines += _chance(result["figures"])
+    if not is_whole(result["coverage"]):
+        return lines
+    in_per_cent = "columns" in result["figures"]
+    for name, values in result["published"].items():
+        cells = {n: f"{v:.1f}" if in_per_cent else _number(v / 100) for n, v in values.items()}
+        lines.append(Line(name, "published", cells))
+    return lines
+
+
+def _lines_of_model(figures: Mapping[str, Any], model: str, kind: str) -> list[Line]:
     if "columns" in figures:
-        for name, both in figures["columns"].items():
-            label = model if name == "score" else f"{model}, {name}"
-            ours.append(Line(label, "ours", _recalls(both, with_intervals=True)))
-        ours.append(Line("chance", "chance", _recalls(figures["chance"], with_intervals=False)))
-    else:
-        flat = dict(flat_numbers({k: v for k, v in figures.items() if k != "chance"}))
-        ours.append(Line(model, "ours", {name: _number(value) for name, value in flat.items()}))
-        if isinstance(figures.get("chance"), Mapping):
-            by_chance = dict(flat_numbers(figures["chance"]))
-            cells = {name: _number(value) for name, value in by_chance.items()}
-            ours.append(Line("chance", "chance", cells))
-    if result["coverage"]["share"] < 1:
-        return ours
-    others = [
-        Line(name, "published", {figure: f"{value:.1f}" for figure, value in values.items()})
-        for name, values in result["published"].items()
-    ]
-    return ours + others
+        return [
+            Line(
+                model if name == "score" else f"{model}, {name}",
+                kind,
+                _recalls(both, with_intervals=True),
+            )
+            for name, both in figures["columns"].items()
+        ]
+    flat = dict(flat_numbers({k: v for k, v in figures.items() if k != "chance"}))
+    cells = {name: _number(value) for name, value in flat.items()}
+    for name, value in figures.items():
+        if name.endswith("_interval"):
+            low, high = value
+            cells[name.removesuffix("_interval")] += f" ({_number(low)}-{_number(high)})"
+    return [Line(model, kind, cells)]
+
+
+def _chance(figures: Mapping[str, Any]) -> list[Line]:
+    chance = figures.get("chance")
+    if not isinstance(chance, Mapping):
+        return []
+    if "columns" in figures:
+        return [Line("chance", "chance", _recalls(chance, with_intervals=False))]
+    return [Line("chance", "chance", {n: _number(v) for n, v in flat_numbers(chance)})]
 
 
 def headline(result: Mapping[str, Any]) -> dict[str, float]:
@@ -67,29 +93,43 @@ def flat_numbers(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[st
             yield f"{prefix}{name}", value
 
 
-def format_results(results: Mapping[str, Any]) -> str:
-    """All benchmarks, one table each."""
+def format_results(results: Mapping[str, Any], others: Mapping[str, Others]) -> str:
+    """All benchmarks, one table each; `others` by benchmark."""
     model = results["model"]["name"]
-    return "\n\n".join(
-        "\n".join([*title_lines(result), *_table(lines_of(result, model))])
-        for result in results["benchmarks"].values()
-    )
+    tables = [
+        _lines(result, model, others.get(name, ()))
+        for name, result in results["benchmarks"].items()
+    ]
+    left_out = [f"{name}: left out, as {why}" for name, why in results["left_out"].items()]
+    return "\n\n".join("\n".join(lines) for lines in [*tables, left_out] if lines)
+
+
+def _lines(result: Mapping[str, Any], model: str, others: Others) -> list[str]:
+    lines = lines_of(result, model, others)
+    caveat = [f"published figures: {result['caveat']}"] if result["caveat"] else []
+    is_published = any(line.kind == "published" for line in lines)
+    return [*title_lines(result), *_table(lines), *(caveat if is_published else [])]
 
 
 def title_lines(result: Mapping[str, Any]) -> list[str]:
     """What was measured, on how much of it."""
     name = f"{result['title']} {result['variant']}".strip()
     figures, coverage = result["figures"], result["coverage"]
-    told = [
-        f"{coverage['share']:.2%} of it, not to be compared with all of it"
-        if coverage["share"] < 1
-        else "all of it"
-    ]
+    told = ["all of it"]
+    if not is_whole(coverage):
+        told = [f"{coverage['share']:.2%} of it, not to be compared with all of it"]
+    if coverage["num_missing"]:
+        told.append(f"{coverage['num_missing']:,} missing")
     if "columns" in figures:
         told.append(f"{figures['num_images']:,} images, {figures['num_texts']:,} texts")
         told.append(f"{figures['share_cut']:.1%} of the texts cut")
     told += [f"{number:,} {what}" for what, number in coverage["notes"].items()]
     return [f"{name}: {'; '.join(told)}"]
+
+
+def is_whole(coverage: Mapping[str, Any]) -> bool:
+    """Whether the candidates are those of the protocol: no text or picture less, none more."""
+    return coverage["num_samples"] == coverage["num_expected"] and not coverage["num_missing"]
 
 
 def _table(lines: list[Line]) -> list[str]:

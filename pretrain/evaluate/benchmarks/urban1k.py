@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from pretrain.evaluate.benchmarks.base import Options, RetrievalSet
-from pretrain.evaluate.benchmarks.layout import Row, find_folder, read_text, retrieval_set
+from pretrain.evaluate.benchmarks.layout import find_folder, read_text
+from pretrain.evaluate.benchmarks.rows import Row, retrieval_set
 
 VARIANTS = {"": "image/N.jpg with the first line of caption/N.txt, all 1,000 pairs"}
 
@@ -13,7 +14,7 @@ def read(root: Path, options: Options) -> RetrievalSet:
     captions, images = find_folder(root, "caption"), find_folder(root, "image")
     paths = sorted((root / captions).glob("*.txt"), key=lambda path: _number(path.stem))
     rows = [
-        Row(f"{images}/{path.stem}.jpg", (read_text(path).splitlines() or [""])[0], str(path))
+        Row(f"{images}/{path.stem}.jpg", read_text(path).partition("\n")[0], str(path))
         for path in paths
     ]
     named = {path.stem for path in paths}

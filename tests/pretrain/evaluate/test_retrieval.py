@@ -87,5 +87,13 @@ def test_chance_is_what_random_scores_reach(texts_an_image: int) -> None:
         for name in ("r1", "r5", "r10"):
             measured = sum(getattr(getattr(run, direction), name) for run in runs) / len(runs)
             assert measured == pytest.approx(getattr(getattr(expected, direction), name), abs=0.02)
-    measured = sum(run.text_to_image.median_rank for run in runs) / len(runs)
-    assert measured == pytest.approx(expected.text_to_image.median_rank, rel=0.05)
+        measured = sum(getattr(run, direction).median_rank for run in runs) / len(runs)
+        assert measured == pytest.approx(getattr(expected, direction).median_rank, rel=0.05)
+
+
+def test_chance_of_a_large_set() -> None:
+    """Five of 25,000 texts an image: half of the images have one among the first 3,236."""
+    texts = torch.arange(25_000) % 5000
+    found = chance(5000, texts).image_to_text
+    assert 0.4997 < 1 - (1 - found.median_rank / 25_000) ** 5 < 0.5003
+    assert found.r1 == pytest.approx(1 / 5000)

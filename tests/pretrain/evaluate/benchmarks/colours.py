@@ -23,15 +23,18 @@ class ColourEncoders:
     """
 
     name = "colours"
-    size = 8
+    image_size = 8
 
     def preprocess(self, image: Image.Image) -> Tensor:
         """The central square, as CLIP's preprocessing."""
         side = min(image.size)
         left, top = (image.width - side) // 2, (image.height - side) // 2
         square = image.crop((left, top, left + side, top + side))
-        pixels = np.array(square.resize((self.size, self.size), Image.Resampling.BOX))
+        pixels = np.array(square.resize((self.image_size, self.image_size), Image.Resampling.BOX))
         return torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
+
+    def to_picture(self, pixels: Tensor) -> Tensor:
+        return (pixels * 255).round().to(torch.uint8)
 
     def encode_images(self, pixels: Sequence[Tensor]) -> ImageFeatures:
         tokens = torch.stack(list(pixels)).flatten(2).transpose(1, 2)
@@ -57,7 +60,7 @@ class ColourEncoders:
     def compare_places(self, images: ImageFeatures, sentences: Tensor) -> Tensor:
         assert images.tokens is not None
         cosines = F.normalize(sentences, dim=2) @ F.normalize(images.tokens, dim=2).transpose(1, 2)
-        return cosines.unflatten(2, (self.size, self.size))
+        return cosines.unflatten(2, (self.image_size, self.image_size))
 
     def is_cut(self, caption: str) -> bool:
         return len(caption.split()) > 8

@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pretrain.evaluate.benchmarks.base import Options, RetrievalSet
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+
 TEXTS = [f"This is picture {n}. It has a colour. Nothing else is there." for n in range(6)]
 
 
@@ -129,3 +132,33 @@ WRITERS = {
     "coco": write_coco,
     "flickr30k": write_flickr30k,
 }
+
+
+def write_goal_joint(root: Path) -> Path:
+    """Two photos, a part of the first, and all of the second as the part that fits a sentence."""
+    photos = "../DCI/densely_captioned_images/photos"
+    parts = "../pipline/segment_with_background_DCI_test_set_max_0.01"
+    entries = [
+        {"filename": f"{photos}/sa_1.jpg", "caption": TEXTS[1]},
+        {"filename": f"{photos}/sa_2.jpg", "caption": TEXTS[2]},
+        {"filename": f"{parts}/sa_1.jpg_results/sa_1_max_3.png", "caption": "It has a colour"},
+        {"filename": f"{parts}/sa_2.jpg_results/original_image.jpg", "caption": "Nothing else"},
+    ]
+    write_json(root / "DCI_test_joint_sim_max_1:1.json", entries)
+    for number in (1, 2):
+        write_picture(root / "densely_captioned_images" / "photos" / f"sa_{number}.jpg", number)
+    for number, entry in enumerate(entries[2:], 3):
+        write_picture(root / entry["filename"].removeprefix("../pipline/"), number)
+    return root
+
+
+def read(name: str, root: Path, variant: str = "", allow_missing: bool = True) -> RetrievalSet:
+    benchmark = BENCHMARKS[name]
+    options = Options(variant or next(iter(benchmark.variants)), allow_missing)
+    data = benchmark.read(root, options)
+    assert isinstance(data, RetrievalSet)
+    return data
+
+
+def names(data: RetrievalSet) -> list[str]:
+    return [picture.path.name for picture in data.images]

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pretrain.evaluate.bootstrap import share_intervals
+from pretrain.evaluate.bootstrap import resampled_interval, share_intervals
 
 
 def test_the_interval_is_that_of_a_binomial_share() -> None:
@@ -30,3 +30,10 @@ def test_the_same_hits_give_the_same_interval_and_all_hits_no_width() -> None:
     assert first == share_intervals(hits, np.arange(30))
     assert first[0] == (1.0, 1.0)
     assert first[1][0] < 0.5 < first[1][1]
+
+
+def test_a_share_is_a_figure_of_sums() -> None:
+    hits = np.random.default_rng(1).integers(0, 2, (300, 1)).astype(np.float64)
+    (share,) = share_intervals(hits, np.arange(300))
+    both = np.concatenate([hits, np.ones_like(hits)], axis=1)
+    assert resampled_interval(both, lambda sums: sums[:, 0] / sums[:, 1]) == share

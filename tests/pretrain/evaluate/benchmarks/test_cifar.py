@@ -10,7 +10,11 @@ from pretrain.evaluate.benchmarks.base import LayoutError, Options
 from pretrain.evaluate.benchmarks.cifar import read_cifar10, read_cifar100
 from pretrain.evaluate.classification import evaluate
 from tests.pretrain.evaluate.benchmarks.colours import RGB, ColourEncoders
-from tests.pretrain.evaluate.benchmarks.vision_layouts import write_cifar10, write_pickle
+from tests.pretrain.evaluate.benchmarks.vision_layouts import (
+    write_cifar10,
+    write_cifar100,
+    write_pickle,
+)
 from tests.pretrain.pickles import Touch
 
 SOME = Options(allow_missing=True)
@@ -45,10 +49,7 @@ def test_pixels_lie_as_torchvision_reads_them(
 
 
 def test_cifar100_takes_the_fine_labels(tmp_path: Path) -> None:
-    folder = tmp_path / "cifar-100-python"
-    write_pickle(folder / "meta", {"fine_label_names": ["a", "b"], "coarse_label_names": ["c"]})
-    content = {"data": np.zeros((1, 3072), np.uint8), "fine_labels": [1], "coarse_labels": [0]}
-    write_pickle(folder / "test", content)
+    write_cifar100(tmp_path)
     data = read_cifar100(tmp_path, SOME)
     assert (data.labels, data.classes) == ([1], ["a", "b"])
 

@@ -1,7 +1,9 @@
 """Encoders of Canopy and of open_clip behind the same protocol."""
 
+import json
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import open_clip
@@ -9,12 +11,22 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+from transformers import BertConfig, PreTrainedTokenizerFast
 
 from pretrain.evaluate.encoders import BlendedScore, Encoders
+from pretrain.evaluate.open_clip_architectures import build, find_architecture
 from pretrain.evaluate.open_clip_encoders import OpenClipEncoders, load_open_clip
 from recaption.common.config import UserError
 from recaption.common.files import sha256_file
-from tests.pretrain.evaluate.benchmarks.models import canopy_encoders, write_open_clip
+from tests.pretrain.evaluate.benchmarks.models import (
+    TINY_OPEN_CLIP,
+    canopy_encoders,
+    write_open_clip,
+)
 from tests.pretrain.trainruns import TINY
 from tests.pretrain.untrained import TINY_CLIP
 
@@ -90,10 +102,15 @@ def test_alpha_and_candidates_are_of_caft_only(tmp_path: Path) -> None:
         canopy_encoders(tmp_path / "b", TINY_CLIP, num_candidates=4)
 
 
-def test_open_clip_models(tiny: OpenClipEncoders) -> None:
+def test_open_clip_models(tiny: OpenClipEncoders, tmp_path: Path) -> None:
     check_protocol(tiny)
     assert tiny.describe()["image_size"] in (32, (32, 32))
     assert tiny.name == "canopy-tiny (weights)"
+    described = tiny.describe()
+    assert described["preprocess"]["resize_mode"] == "shortest"
+    assert (described["quick_gelu"], described["tag"]) == (False, None)
+    assert described["config"]["sha256"] == sha256_file(tmp_path / "canopy-tiny.json")
+    assert described["captions"] == "as_written"
 
 
 def test_open_clip_gives_its_own_features(tmp_path: Path) -> None:
@@ -115,6 +132,52 @@ def test_open_clip_says_which_captions_are_cut(tiny: OpenClipEncoders) -> None:
     # 24 tokens, start and end among them.
     for number, is_cut in ((1, False), (22, False), (23, True), (60, True)):
         assert tiny.is_cut(" ".join(["cat"] * number)) is is_cut
+
+
+@pytest.mark.parametrize(
+    ("settings", "longest"),
+    [
+        ({}, 4),
+        ({"tokenizer_kwargs": {"strip_sep_token": True}}, 4),
+        ({"tokenizer_mode": "clips"}, 3),
+    ],
+    ids=["standard", "strip_sep_token", "clips"],
+)
+def test_open_clip_says_which_captions_are_cut_for_tokenizers_of_transformers(
+    settings: dict[str, Any], longest: int, tmp_path: Path
+) -> None:
+    write_words_tokenizer(tmp_path)
+    text = {"width": 16, "heads": 2, "layers": 1, "context_length": 6, "vocab_size": 8}
+    config = tmp_path / "words.json"
+    config.write_text(
+        json.dumps(
+            TINY_OPEN_CLIP | {"text_cfg": text | {"hf_tokenizer_name": "lab/words"} | settings}
+        )
+    )
+    weights = tmp_path / "words.safetensors"
+    architecture = find_architecture(str(config))
+    save_file(build(architecture).model.state_dict(), weights)
+    encoders = load_open_clip(str(config), weights, CPU)
+    for number in range(1, 8):
+        assert encoders.is_cut(" ".join(["cat"] * number)) is (number > longest)
+
+
+def write_words_tokenizer(folder: Path) -> None:
+    """<s> words </s>, and <pad> is not 0."""
+    names = ["<unk>", "<pad>", "<s>", "</s>", "<cls>", "cat"]
+    vocabulary = {name: number for number, name in enumerate(names)}
+    words = Tokenizer(WordLevel(vocabulary, "<unk>"))
+    words.pre_tokenizer = WhitespaceSplit()
+    words.post_processor = TemplateProcessing("<s> $A </s>", None, [("<s>", 2), ("</s>", 3)])
+    PreTrainedTokenizerFast(
+        tokenizer_object=words,
+        unk_token="<unk>",
+        pad_token="<pad>",
+        bos_token="<s>",
+        eos_token="</s>",
+        sep_token="</s>",
+        cls_token="<cls>",
+    ).save_pretrained(folder)
 
 
 def test_open_clip_takes_checkpoints_of_its_own_training(tmp_path: Path) -> None:
@@ -146,6 +209,51 @@ def _pickle(value: object, path: Path) -> None:
     path.write_bytes(pickle.dumps(value))
 
 
+def test_weights_of_other_models(tmp_path: Path) -> None:
+    config, weights = write_open_clip(tmp_path)
+    state = load_file(weights)
+    save_file(state | {"positional_embedding": torch.zeros(24, 8)}, tmp_path / "narrow.safetensors")
+    torch.save([state], tmp_path / "list.pt")
+    torch.save(torch.zeros(3), tmp_path / "tensor.pt")
+    torch.save({}, tmp_path / "empty.pt")
+    save_file({"logit_scales": torch.zeros(1)}, tmp_path / "key.safetensors")
+    for name, message in (
+        ("narrow.safetensors", "text pos_embed width changed"),
+        ("list.pt", "it holds no tensors by name"),
+        ("tensor.pt", "it holds no tensors by name"),
+        ("empty.pt", "it is empty"),
+        ("key.safetensors", "Missing key"),
+    ):
+        check_mistake(
+            str(config),
+            tmp_path / name,
+            f"{name} does not hold weights of canopy-tiny: .*{message}",
+        )
+
+
+def test_weights_for_a_text_tower_of_transformers(tmp_path: Path) -> None:
+    _, weights = write_open_clip(tmp_path)
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    BertConfig(**sizes, intermediate_size=16, vocab_size=50).save_pretrained(tmp_path / "bert")
+    text = {"hf_model_name": str(tmp_path / "bert"), "hf_pooler_type": "mean_pooler"}
+    config = tmp_path / "bert.json"
+    config.write_text(json.dumps(TINY_OPEN_CLIP | {"text_cfg": text}))
+    check_mistake(str(config), weights, "does not hold weights of bert: .* of another kind")
+
+
+def test_torchscript_is_imported_first(tmp_path: Path) -> None:
+    config, _ = write_open_clip(tmp_path)
+    path = tmp_path / "ViT-B-32.pt"
+    torch.jit.save(torch.jit.trace(torch.nn.Linear(2, 2), torch.zeros(1, 2)), path)
+    check_mistake(str(config), path, "TorchScript archive.*pretrain import method=openai weights=")
+
+
+def check_mistake(model: str, weights: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load_open_clip(model, weights, CPU)
+    assert "\n" not in str(caught.value)
+
+
 def test_open_clip_says_what_is_wrong(tmp_path: Path) -> None:
     config, weights = write_open_clip(tmp_path)
     other = tmp_path / "other.safetensors"
@@ -160,6 +268,4 @@ def test_open_clip_says_what_is_wrong(tmp_path: Path) -> None:
         (str(config), other, "does not hold weights of canopy-tiny"),
         (str(config), tmp_path / "cut.safetensors", "cannot be read as weights"),
     ):
-        with pytest.raises(UserError, match=message) as caught:
-            load_open_clip(model, path, CPU)
-        assert "\n" not in str(caught.value)
+        check_mistake(model, path, message)

@@ -84,7 +84,7 @@ def test_missing_pictures_and_empty_texts(tmp_path: Path) -> None:
         read(tmp_path, HARD)
     data = read(tmp_path, SOME)
     assert (len(data.images), data.coverage.num_expected) == (1, 3)
-    assert data.coverage.missing == ["val2017/000000000002.jpg", f"the text of {path}, line 3"]
+    assert data.coverage.missing == ["val2017/000000000002.jpg", f"the text of {path.name}, line 3"]
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.evaluate.benchmarks.base import LayoutError, Options
+from pretrain.evaluate.benchmarks.base import LayoutError, Options, Picture
 from pretrain.evaluate.benchmarks.imagenet import (
     class_ids,
     class_names,
@@ -56,7 +56,7 @@ def test_the_whole_set_in_either_root(tmp_path: Path, picture: Path) -> None:
 
 def test_missing_classes_and_images_are_named(tmp_path: Path, picture: Path) -> None:
     _link_folders(tmp_path / "val", picture, ["n01440764", "n15075141"], 2)
-    with pytest.raises(LayoutError, match=r"n01440764/ \(2 of 50 images\).*allow_missing=true"):
+    with pytest.raises(LayoutError, match=r"48 of 50 images of n01440764/.*allow_missing=true"):
         read(tmp_path, Options())
     data = read(tmp_path, SOME)
     assert data.labels == [0, 0, 999, 999]
@@ -70,6 +70,10 @@ def test_wrong_layouts(tmp_path: Path, picture: Path) -> None:
     os.link(picture, tmp_path / "ILSVRC2012_val_00000001.JPEG")
     with pytest.raises(LayoutError, match="in one heap: sort them"):
         read(tmp_path, SOME)
+    (tmp_path / "set" / "val").mkdir(parents=True)
+    os.link(picture, tmp_path / "set" / "val" / "ILSVRC2012_val_00000001.JPEG")
+    with pytest.raises(LayoutError, match="set/val holds the validation images in one heap"):
+        read(tmp_path / "set", SOME)
     with pytest.raises(LayoutError, match="is no folder"):
         read(tmp_path / "absent", SOME)
     with pytest.raises(LayoutError, match="no folders 0 to 999"):
@@ -95,12 +99,23 @@ def test_o_has_the_classes_of_its_folders(tmp_path: Path, picture: Path) -> None
     data = read_o(tmp_path, SOME)
     assert data.classes == ["tench", "toilet paper"]
     assert data.labels == [0, 1]
-    with pytest.raises(LayoutError, match=r"2 of 200 class folders, 1998 of 2000 images"):
+    with pytest.raises(LayoutError, match=r"198 of 200 class folders, 1,998 of 2,000 images"):
         read_o(tmp_path, Options())
 
 
-def test_a_picture_that_is_none_is_named(tmp_path: Path) -> None:
-    (tmp_path / "val" / "n01440764").mkdir(parents=True)
+def test_more_classes_than_imagenet_o_has(tmp_path: Path) -> None:
+    for name in class_ids()[:201]:
+        (tmp_path / name).mkdir()
+    with pytest.raises(LayoutError, match="has 201 class folders, ImageNet-O 200"):
+        read_o(tmp_path, SOME)
+
+
+def test_a_picture_that_is_none_is_named(tmp_path: Path, picture: Path) -> None:
+    _link_folders(tmp_path / "val", picture, ["n01440764"])
     (tmp_path / "val" / "n01440764" / "cut.JPEG").write_bytes(b"\xff\xd8\xff")
-    with pytest.raises(UserError, match=r"n01440764/cut\.JPEG cannot be opened"):
-        read(tmp_path, SOME).images[0].open()
+    data = read(tmp_path, SOME)
+    assert [image.path.name for image in data.images] == ["ILSVRC2012_val_00000000.JPEG"]
+    assert "val/n01440764/cut.JPEG" in data.coverage.missing
+    assert data.coverage.notes == {"pictures that cannot be opened": 1}
+    with pytest.raises(UserError, match=r"cut\.JPEG cannot be opened.*allow_missing=true"):
+        Picture(tmp_path, "val/n01440764/cut.JPEG").open()

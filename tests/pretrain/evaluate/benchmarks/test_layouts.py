@@ -6,30 +6,22 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.evaluate.benchmarks.base import LayoutError, Options, RetrievalSet
+from pretrain.evaluate.benchmarks.base import LayoutError
+from pretrain.evaluate.benchmarks.command import describe
 from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+from recaption.common.files import sha256_file
 from tests.pretrain.evaluate.benchmarks.layouts import (
     TEXTS,
     WRITERS,
-    write_coco,
+    names,
+    read,
     write_dci,
     write_docci,
     write_flickr30k,
+    write_iiw,
     write_picture,
     write_urban1k,
 )
-
-
-def read(name: str, root: Path, variant: str = "", allow_missing: bool = True) -> RetrievalSet:
-    benchmark = BENCHMARKS[name]
-    options = Options(variant or next(iter(benchmark.variants)), allow_missing)
-    data = benchmark.read(root, options)
-    assert isinstance(data, RetrievalSet)
-    return data
-
-
-def names(data: RetrievalSet) -> list[str]:
-    return [picture.path.name for picture in data.images]
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -91,6 +83,52 @@ def test_the_root_is_looked_for_nearby(tmp_path: Path) -> None:
         read("docci", tmp_path / "docci" / "images")
 
 
+@pytest.mark.parametrize("name", WRITERS)
+def test_every_annotation_file_has_a_checksum_of_its_own(name: str, tmp_path: Path) -> None:
+    data = read(name, WRITERS[name](tmp_path))
+    benchmark = BENCHMARKS[name]
+    files = describe(benchmark, next(iter(benchmark.variants)), data)["inputs"]["files"]
+    assert len(files) == len(data.coverage.inputs)
+    for path in data.coverage.inputs:
+        assert files[str(path.relative_to(tmp_path))] == sha256_file(path)
+
+
+def test_of_many_annotation_files_one_checksum(tmp_path: Path) -> None:
+    root = write_urban1k(tmp_path)
+    for number in (20, 30, 40):
+        write_picture(root / "image" / f"{number}.jpg", number)
+        (root / "caption" / f"{number}.txt").write_text(f"Number {number}.")
+    inputs = describe(BENCHMARKS["urban1k"], "", read("urban1k", root))["inputs"]
+    assert list(inputs["files"]) == ["9 files, sha256 of their `sha256sum`"]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\x85", "\x0b", "\x0c"])
+def test_only_a_newline_ends_a_line(mark: str, tmp_path: Path) -> None:
+    text = f"A wall{mark}and a door."
+    docci = write_docci(tmp_path / "docci") / "annotations" / "docci_descriptions.jsonlines"
+    row = {"split": "test", "image_file": "test_00001.jpg", "description": text}
+    # JSON has \x0b and \x0c escaped; the others may stand as they are.
+    docci.write_text(json.dumps(row, ensure_ascii=False), encoding="utf-8")
+    assert read("docci", tmp_path / "docci").texts == [text]
+    urban1k = write_urban1k(tmp_path / "urban1k")
+    (urban1k / "caption" / "1.txt").write_text(f"{text}\nMore.", encoding="utf-8")
+    assert read("urban1k", urban1k).texts[0] == text
+    flickr30k = write_flickr30k(tmp_path / "flickr30k")
+    lines = f"1001.jpg#0\t{text}\n1003.jpg#0\tanother\n"
+    (flickr30k / "results_20130124.token").write_text(lines, encoding="utf-8")
+    assert read("flickr30k", flickr30k).texts == [text, "another"]
+
+
+def test_a_set_of_iiw_may_be_missing(tmp_path: Path) -> None:
+    root = write_iiw(tmp_path)
+    (root / "DCI_Test" / "data.jsonl").unlink()
+    with pytest.raises(LayoutError, match=r"1 missing in .*: DCI_Test/data\.jsonl; allow_missing"):
+        read("iiw", root, allow_missing=False)
+    data = read("iiw", root)
+    assert data.texts == [*TEXTS[:2], *TEXTS[4:]]
+    assert data.coverage.missing == ["DCI_Test/data.jsonl"]
+
+
 def test_dci_joins_short_and_extra_caption(tmp_path: Path) -> None:
     data = read("dci", write_dci(tmp_path))
     assert data.texts[0] == "This is picture 0\nIt has a colour. Nothing else is there."
@@ -130,29 +168,6 @@ def test_urban1k_takes_first_lines_in_the_order_of_numbers(tmp_path: Path) -> No
     assert read("urban1k", root).coverage.missing == ["caption/2.txt"]
 
 
-def test_coco_with_all_captions_or_five(tmp_path: Path) -> None:
-    root = write_coco(tmp_path)
-    everything = read("coco", root)
-    assert [everything.image_of_text.count(image) for image in range(3)] == [5, 6, 5]
-    five = read("coco", root, "first5")
-    assert [five.image_of_text.count(image) for image in range(3)] == [5, 5, 5]
-    assert five.texts[:5] == [f"Picture 0 in words {n}." for n in range(5)]
-    assert everything.coverage.notes == {"images with several texts": 3}
-
-
-def test_flickr30k_takes_the_test_images_by_either_list(tmp_path: Path) -> None:
-    root = write_flickr30k(tmp_path)
-    by_names = read("flickr30k", root)
-    assert names(by_names) == ["1001.jpg", "1003.jpg"]
-    assert len(by_names.texts) == 10
-    (root / "test.txt").unlink()
-    images = [
-        {"filename": f"{1000 + n}.jpg", "split": "test" if n % 2 else "train"} for n in range(4)
-    ]
-    (root / "dataset_flickr30k.json").write_text(json.dumps({"images": images}))
-    assert names(read("flickr30k", root)) == ["1001.jpg", "1003.jpg"]
-
-
 def edit_lines(path: Path, change: Callable[[list[dict]], list[dict]]) -> None:
     rows = change([json.loads(line) for line in path.read_text().splitlines()])
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -180,11 +195,11 @@ def test_an_empty_caption_is_named_or_counted(tmp_path: Path) -> None:
     root = write_urban1k(tmp_path)
     path = root / "caption" / "3.txt"
     path.write_text("\n")
-    with pytest.raises(LayoutError, match=f"1 missing in .*the text of {path}"):
+    with pytest.raises(LayoutError, match=r"1 missing in .*the text of caption/3\.txt"):
         read("urban1k", root, allow_missing=False)
     data = read("urban1k", root)
     assert "3.jpg" not in names(data)
-    assert data.coverage.missing == [f"the text of {path}"]
+    assert data.coverage.missing == ["the text of caption/3.txt"]
 
 
 def test_a_record_without_its_field_is_named(tmp_path: Path) -> None:

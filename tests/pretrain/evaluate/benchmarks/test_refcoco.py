@@ -33,7 +33,7 @@ def test_expressions_of_the_split_by_picture(tmp_path: Path) -> None:
     assert data.images[0].name == str(REFCOCO_IMAGES / "COCO_train2014_000000000001.jpg")
     assert data.regions[0][1].mask()[:, 6:].all()
     assert not data.regions[0][1].mask()[:, :6].any()
-    assert data.coverage.num_expected == 2
+    assert data.coverage.num_expected == data.coverage.num_found == 3
     assert read_refcoco(tmp_path, Options("testA")).sentences == [["the green wall"]]
 
 
@@ -65,6 +65,8 @@ def test_all_of_an_oblong_picture_is_seen(tmp_path: Path) -> None:
     assert result["pointing"] == 1.0
     assert result["image_centre"]["pointing"] == 0.0
     assert result["miou"] > 0.45
+    low, high = result["miou_interval"]
+    assert low <= result["miou"] <= high
 
 
 def test_plus_and_g_have_their_own_folders(tmp_path: Path) -> None:
@@ -77,16 +79,28 @@ def test_plus_and_g_have_their_own_folders(tmp_path: Path) -> None:
 
 
 def test_missing_pictures_and_empty_expressions(tmp_path: Path) -> None:
-    path = write_refcoco(tmp_path)
+    write_refcoco(tmp_path)
     (tmp_path / REFCOCO_IMAGES / "COCO_train2014_000000000001.jpg").unlink()
     with pytest.raises(LayoutError, match=r"COCO_train2014_000000000001\.jpg.*allow_missing=true"):
         read_refcoco(tmp_path, Options())
     data = read_refcoco(tmp_path, Options(allow_missing=True))
     assert data.sentences == [["red"]]
-    assert data.coverage.num_expected == 2
-    write_pickle(path, [*REFS, reference(3, "val", "")])
+    assert (data.coverage.num_found, data.coverage.num_expected) == (1, 3)
+
+
+def test_an_empty_expression_leaves_the_others_of_its_thing(tmp_path: Path) -> None:
+    path = write_refcoco(tmp_path)
+    write_pickle(path, [*REFS, reference(3, "val", "green", " "), reference(3, "val", "")])
     data = read_refcoco(tmp_path, Options(allow_missing=True))
-    assert f"the text of {path} reference 3" in data.coverage.missing
+    assert data.sentences == [["the blue wall", "right"], ["red"], ["green"]]
+    assert [len(regions) for regions in data.regions] == [2, 1, 1]
+    assert data.coverage.missing == [
+        f"the text of refcoco/{path.name} reference 3 sentence 1",
+        f"the text of refcoco/{path.name} reference 4 sentence 0",
+    ]
+    assert (data.coverage.num_found, data.coverage.num_expected) == (4, 6)
+    with pytest.raises(LayoutError, match="2 missing in"):
+        read_refcoco(tmp_path, Options())
 
 
 def test_odd_files_are_named(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """VOC's and ADE20K's archives in small, and zero-shot segmentation on them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,9 @@ import torch
 from PIL import Image
 
 from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Options, Picture
+from pretrain.evaluate.benchmarks.command import describe
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
 from pretrain.evaluate.benchmarks.segmentation import read_ade20k, read_voc20, voc_classes
 from pretrain.evaluate.segmentation import (
     Windows,
@@ -47,11 +50,13 @@ def test_figures_by_hand(tmp_path: Path) -> None:
     # Pixels that count: 8 + 16 columns of red, 16 of green, of which 8 are found as blue.
     assert dict(result["iou_by_class"]) == pytest.approx({"red": 1.0, "green": 0.5, "blue": 0.0})
     assert result["miou"] == pytest.approx(0.5)
+    # The second picture drawn twice, a quarter of the draws, has red alone, and finds it.
+    assert result["miou_interval"] == pytest.approx((0.5, 1.0))
     assert result["pixel_accuracy"] == pytest.approx(32 / 40)
     assert result["num_classes_seen"] == 2
     assert result["commonest_class"] == pytest.approx({"miou": 0.3, "pixel_accuracy": 0.6})
     drawn = [share / 4 / (share + 1 / 4 - share / 4) for share in (0.6, 0.4)]
-    assert result["chance"]["miou"] == pytest.approx(sum(drawn) / 2)
+    assert result["chance"]["miou"] == pytest.approx(sum(drawn) / 4)  # the other two have 0
     assert evaluate(data, ColourEncoders(), 50, WINDOWS) == result
 
 
@@ -99,6 +104,27 @@ def test_voc_names_what_is_missing(tmp_path: Path) -> None:
     assert len(data.images) == 1
 
 
+def test_labels_are_among_what_figures_were_made_from(tmp_path: Path) -> None:
+    base = write_voc(tmp_path, "2007_000033")
+    path = base / "SegmentationClass" / "2007_000033.png"
+
+    def inputs() -> dict[str, Any]:
+        described: dict[str, Any] = describe(
+            BENCHMARKS["voc20"], "val", read_voc20(tmp_path, SOME)
+        )["inputs"]
+        return described
+
+    before = inputs()
+    assert (before["labels"]["num_files"], before["labels"]["num_bytes"]) == (
+        1,
+        path.stat().st_size,
+    )
+    write_labels(path, stripes(8, 1, 2))
+    after = inputs()
+    assert after["labels"] != before["labels"]
+    assert after["pictures"] == before["pictures"]
+
+
 def test_ade20k_takes_names_from_the_archive(tmp_path: Path) -> None:
     base = write_ade(tmp_path, "ADE_val_00000001", "ADE_val_00000002")
     (base / "images" / "validation" / "ADE_val_00000002.jpg").unlink()
@@ -131,4 +157,4 @@ def test_labels_that_are_none_are_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"2007_000033\.png"):
         evaluate(data, ColourEncoders(), 4, WINDOWS)
     with pytest.raises(UserError, match="no pixel of the labels has a class"):
-        summarise(torch.zeros(2, 2), ["a", "b"])
+        summarise(torch.zeros(1, 3, 2, dtype=torch.float64), ["a", "b"])

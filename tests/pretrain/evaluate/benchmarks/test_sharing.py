@@ -13,7 +13,13 @@ from pretrain.evaluate import main
 from pretrain.evaluate.sharing import own_items
 from pretrain.evaluate.streamed import TILE
 from recaption.common.config import UserError
-from tests.pretrain.evaluate.benchmarks.layouts import TEXTS, write_docci, write_picture
+from tests.pretrain.evaluate.benchmarks.layouts import TEXTS, write_goal_joint, write_picture
+from tests.pretrain.evaluate.benchmarks.vision_layouts import (
+    write_cifar10,
+    write_refcoco,
+    write_sugarcrepe,
+    write_voc,
+)
 from tests.pretrain.untrained import write_run
 
 NUM_IMAGES = TILE + 40  # two tiles: the third rank has texts only
@@ -44,11 +50,25 @@ def results(folder: Path) -> dict[str, Any]:
 
 
 def test_any_number_of_ranks_gives_the_same_numbers(root: Path, tmp_path: Path) -> None:
-    """What ranks share, and what the first does alone while the others wait."""
+    """One benchmark of every task."""
     run = write_run(tmp_path / "caft")
-    classes = write_docci(tmp_path / "docci")
-    roots = f"roots={{urban1k: {root}, docci: {classes}}}"
-    arguments = ["benchmark=all", roots, f"checkpoint={run}", "allow_missing=true"]
+    labels = [number % 3 for number in range(TILE + 3)]
+    folders = {
+        "urban1k": root,
+        "cifar10": write_cifar10(tmp_path / "cifar10", ["red"] * len(labels), labels),
+        "sugarcrepe": write_sugarcrepe(tmp_path / "sugarcrepe"),
+        "refcoco": write_refcoco(tmp_path / "refcoco").parents[1],
+        "voc20": write_voc(tmp_path / "voc20", "2007_000033", "2007_000042"),
+        "dci": write_goal_joint(tmp_path / "dci"),
+    }
+    roots = "roots={" + ", ".join(f"{name}: {folder}" for name, folder in folders.items()) + "}"
+    arguments = [
+        "benchmark=all",
+        roots,
+        "variants={dci: joint}",
+        f"checkpoint={run}",
+        "allow_missing=true",
+    ]
     arguments += ["batch_size=50", "report=false"]
     main([*arguments, f"output={tmp_path / 'one'}"])
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
@@ -61,6 +81,10 @@ def test_any_number_of_ranks_gives_the_same_numbers(root: Path, tmp_path: Path) 
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("written: ") == 1
+    # What each rank did of the two tiles of Urban1k, and of those of CIFAR.
+    for num_images in (TILE, NUM_IMAGES - TILE, 3):
+        assert f"encode and score: {num_images}/{num_images} images" in done.stderr
+    assert f"{NUM_IMAGES}/{NUM_IMAGES} images" not in done.stderr
     assert results(tmp_path / "three") == results(tmp_path / "one")
     figures = results(tmp_path / "one")["benchmarks"]["urban1k"]["figures"]
     assert figures["num_images"] == NUM_IMAGES

@@ -1,6 +1,7 @@
 """Streamed scores: the same for any batches, and those of the objective."""
 
-from collections.abc import Callable
+import weakref
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,26 @@ def split(images: ImageFeatures, size: int) -> list[ImageFeatures]:
 def scored(encoders: CanopyEncoders, size: int) -> dict[str, torch.Tensor]:
     images, texts = features()
     return streamed_scores(encoders, iter(split(images, size)), NUM_IMAGES, texts)
+
+
+def test_images_are_let_go_once_they_are_scored(tmp_path: Path) -> None:
+    encoders = canopy_encoders(tmp_path, TINY)
+    images, texts = features()
+    batches: list[weakref.ref[torch.Tensor]] = []
+    most = 0
+
+    def encoded() -> Iterator[ImageFeatures]:
+        nonlocal most
+        for start in range(0, NUM_IMAGES, 50):
+            chosen = torch.arange(start, min(start + 50, NUM_IMAGES))
+            batch = images[chosen]  # a copy: slices would keep all of the set
+            batches.append(weakref.ref(batch.pooled))
+            most = max(most, sum(reference() is not None for reference in batches))
+            yield batch
+            del batch
+
+    streamed_scores(encoders, encoded(), NUM_IMAGES, texts)
+    assert len(batches) == 11 and most <= 3
 
 
 @pytest.mark.parametrize("candidates", [None, 5])

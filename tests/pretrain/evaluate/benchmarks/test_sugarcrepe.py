@@ -53,7 +53,7 @@ def test_repeated_and_empty_entries(tmp_path: Path) -> None:
     path.write_text(json.dumps({"0": entry, "1": entry, "2": entry | {"caption": ""}}))
     data = read(tmp_path, Options(allow_missing=True))
     assert data.coverage.notes == {"entries that were there before": 1}
-    assert data.coverage.missing == [f"the text of {path} entry 2"]
+    assert data.coverage.missing == ["the text of add_att.json entry 2"]
     assert (len(data.images), data.coverage.num_expected) == (8, 9)
 
 
@@ -61,7 +61,7 @@ def test_repeated_and_empty_entries(tmp_path: Path) -> None:
     ("text", "message"),
     [
         ('{"0": {"filename": "1.jpg", "capt', "is damaged: it is not JSON"),
-        ("[]", "holds a list, not entries by number"),
+        ("[]", "holds a list, not an object"),
         ('{"0": {"filename": "1.jpg"}}', "entry 0 has no field 'caption'"),
         ('{"0": {"filename": "../1.jpg"}}', "is no name of a file"),
     ],

@@ -1,6 +1,7 @@
 """Benchmarks that are not retrieval, by their names, with small real models."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,4 +60,14 @@ def test_every_task_runs_on_a_model(config: str, tmp_path: Path) -> None:
         assert figures[name]["chance"][keys[0]] > 0
     assert results["cifar10"]["coverage"]["share"] == 2 / 10_000
     assert results["refcoco"]["coverage"]["share"] == 1
-    assert set(results["refcoco"]["inputs"]["files"]) == {"refs(unc).p", "instances.json"}
+    # Segments are of what was read as captions; maps of what is grounded, with peak and overlap.
+    page = (run / "report" / "benchmarks.html").read_text()
+    assert page.count("Where a sentence looks") == 1
+    assert len(re.findall(r"[✓✗] peak</span>\s+IoU 0\.\d\d", page)) >= 2
+    first = figures["refcoco"]["maps"]["first"]
+    assert 0 <= first[0]["iou"] <= 1 and len({row["image"] for row in first}) == len(first)
+    assert results["refcoco"]["coverage"]["num_samples"] == 3
+    assert set(results["refcoco"]["inputs"]["files"]) == {
+        "refcoco/refs(unc).p",
+        "refcoco/instances.json",
+    }

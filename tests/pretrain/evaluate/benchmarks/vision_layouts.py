@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from pretrain.evaluate.benchmarks.fg_ovd import FILES
 from pretrain.evaluate.benchmarks.sugarcrepe import KINDS
 from tests.pretrain.evaluate.benchmarks.colours import RGB, write_picture
 
@@ -31,6 +32,29 @@ def write_cifar10(root: Path, colours: list[str], labels: list[int]) -> Path:
         folder / "test_batch", {"data": np.stack(rows), "labels": labels, "batch_label": "x"}
     )
     return folder
+
+
+def write_cifar100(root: Path) -> Path:
+    """A black picture of the second of two classes."""
+    folder = root / "cifar-100-python"
+    write_pickle(folder / "meta", {"fine_label_names": ["a", "b"], "coarse_label_names": ["c"]})
+    content = {"data": np.zeros((1, 3072), np.uint8), "fine_labels": [1], "coarse_labels": [0]}
+    write_pickle(folder / "test", content)
+    return folder
+
+
+def write_fg_ovd(root: Path) -> Path:
+    """One crop of each difficulty, with one wrong expression."""
+    write_picture(root / "val2017" / "000000000001.jpg", "red", "green")
+    row = {
+        "img_path": "/val2017/000000000001.jpg",
+        "bbox": [8.0, 0.0, 8.0, 16.0],
+        "pos_expression": ["a green bag"],
+        "neg_expression": ["a red bag"],
+    }
+    for names in FILES.values():
+        (root / names[0]).write_text(json.dumps(row) + "\n")
+    return root
 
 
 def write_sugarcrepe(root: Path) -> Path:

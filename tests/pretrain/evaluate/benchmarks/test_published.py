@@ -1,0 +1,70 @@
+"""What others published stands beside what it can be compared with, in the same columns."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain.evaluate.benchmarks.base import Picture
+from pretrain.evaluate.benchmarks.fg_ovd import FILES
+from pretrain.evaluate.benchmarks.published import PUBLISHED, caveat, published
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+from pretrain.evaluate.benchmarks.table import format_results, lines_of
+from pretrain.evaluate.choice import figures as choice_figures
+
+WHOLE = {"share": 1.0, "num_samples": 4, "num_expected": 4, "num_missing": 0, "notes": {}}
+CAFT = "CAFT (30M, from scratch)"
+
+
+def result(benchmark: str, variant: str, figures: dict[str, Any], **coverage: Any) -> Any:
+    return {
+        "title": benchmark,
+        "variant": variant,
+        "figures": figures,
+        "coverage": WHOLE | coverage,
+        "published": published(benchmark, variant),
+        "caveat": caveat(benchmark, variant),
+    }
+
+
+def test_they_are_of_known_benchmarks_and_variants() -> None:
+    assert all(variant in BENCHMARKS[name].variants for name, variant in PUBLISHED)
+    assert published("docci", "test")[CAFT] == {"I2T R@1": 80.6}
+
+
+def test_a_variant_has_its_own() -> None:
+    assert set(published("dci", "1999")) == {"GOAL (400M + DCI)", "MulCLIP (400M + DCI)"}
+    assert not set(published("dci", "1999")) & set(published("dci", "7805"))
+    assert set(published("docci", "test+qual_test")) == {"GOAL (400M + DCI)"}
+    assert published("dci", "joint") == published("sharegpt4v", "1k") == {}
+
+
+def test_shares_stand_beside_shares() -> None:
+    ours = {"miou": 0.25, "pointing": 0.5, "chance": {"miou": 0.1}}
+    line = lines_of(result("refcoco", "val", ours), "model")[-1]
+    assert (line.name, line.kind, line.cells) == (CAFT, "published", {"miou": "0.2885"})
+
+
+@pytest.mark.parametrize("variant", ["all", *FILES])
+def test_columns_of_fg_ovd_are_ours(variant: str) -> None:
+    groups = list(FILES) if variant == "all" else [variant]
+    number = len(groups)
+    pictures = [Picture(Path(), str(n)) for n in range(number)]
+    ours = choice_figures([True] * number, [11] * number, groups, pictures)
+    lines = lines_of(result("fg-ovd", variant, ours), "model")
+    assert len(lines) == 3
+    assert set(lines[-1].cells) <= set(lines[0].cells)
+    assert "0.1924" in lines[-1].cells.values() or variant not in ("all", "hard")
+
+
+@pytest.mark.parametrize("part", [{"num_missing": 1}, {"num_samples": 3, "share": 0.75}])
+def test_nothing_stands_beside_a_part(part: dict[str, Any]) -> None:
+    """A text that was passed over leaves the share of pictures at one, and is a part yet."""
+    some = result("refcoco", "val", {"miou": 0.25}, **part)
+    assert [line.kind for line in lines_of(some, "model")] == ["ours"]
+    told = format_results(
+        {"model": {"name": "model"}, "benchmarks": {"refcoco": some}, "left_out": {}}, {}
+    )
+    assert "not to be compared with all of it" in told
+    assert ("1 missing" in told) == ("num_missing" in part)
+    assert "published" not in told

@@ -1,0 +1,143 @@
+"""results.json over several commands: what is added, kept, and moved aside."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pretrain.evaluate import main
+from pretrain.evaluate.benchmarks import command
+from recaption.common.config import UserError
+from tests.pretrain.evaluate.benchmarks.layouts import write_docci, write_urban1k
+from tests.pretrain.trainruns import TINY
+from tests.pretrain.untrained import TINY_CLIP, write_run
+
+CODE = {"version": "1", "commit": "abc", "torch": "2"}
+
+
+@pytest.fixture
+def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    monkeypatch.setattr(command, "describe_code", lambda: CODE)
+    write_docci(tmp_path / "docci")
+    write_urban1k(tmp_path / "urban1k")
+    return ["allow_missing=true", f"output={tmp_path}", "report=false"]
+
+
+def results(folder: Path) -> dict[str, Any]:
+    tree: dict[str, Any] = json.loads((folder / "results.json").read_text())
+    return tree
+
+
+def test_benchmarks_one_by_one_stand_in_one_file(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", TINY)
+    for name in ("docci", "urban1k"):
+        main([f"benchmark={name}", f"root={tmp_path / name}", f"checkpoint={run}", *arguments])
+    assert set(results(tmp_path)["benchmarks"]) == {"docci", "urban1k"}
+    assert "kept" not in capsys.readouterr().out
+
+
+def test_what_is_done_is_not_done_again_unless_its_files_changed(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", TINY)
+    roots = f"roots={{docci: {tmp_path / 'docci'}, urban1k: {tmp_path / 'urban1k'}}}"
+    main(["benchmark=all", roots, f"checkpoint={run}", *arguments])
+    first = results(tmp_path)
+    caption = tmp_path / "urban1k" / "caption" / "1.txt"
+    caption.write_text("Something else entirely.\n")
+    capsys.readouterr()
+    main(["benchmark=all", roots, f"checkpoint={run}", *arguments])
+    printed = capsys.readouterr().out
+    assert "DOCCI was evaluated before" in printed and "Urban1k was evaluated" not in printed
+    again = results(tmp_path)
+    assert again["benchmarks"]["docci"] == first["benchmarks"]["docci"]
+    assert again["benchmarks"]["urban1k"]["inputs"] != first["benchmarks"]["urban1k"]["inputs"]
+
+
+@pytest.mark.parametrize("commit", ["abc+", None], ids=["changed", "installed"])
+def test_code_that_may_have_changed_keeps_nothing(
+    commit: str | None,
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(command, "describe_code", lambda: {**CODE, "commit": commit})
+    run = write_run(tmp_path / "run", TINY)
+    for _ in range(2):
+        main(["benchmark=docci", f"root={tmp_path / 'docci'}", f"checkpoint={run}", *arguments])
+    assert "was evaluated before" not in capsys.readouterr().out
+
+
+def test_results_of_another_model_are_moved_aside(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, config in (("caft", TINY), ("clip", TINY_CLIP)):
+        run = write_run(tmp_path / name, config)
+        main(["benchmark=docci", f"root={tmp_path / 'docci'}", f"checkpoint={run}", *arguments])
+    assert f"were there: now {tmp_path / 'results-1.json'}" in capsys.readouterr().out
+    moved = json.loads((tmp_path / "results-1.json").read_text())
+    assert (moved["model"]["objective"], results(tmp_path)["model"]["objective"]) == (
+        "caft",
+        "clip",
+    )
+
+
+def test_a_command_that_fails_leaves_the_results_of_others(
+    arguments: list[str], tmp_path: Path
+) -> None:
+    given = ["benchmark=docci", f"root={tmp_path / 'docci'}", *arguments]
+    run = write_run(tmp_path / "run", TINY)
+    main([*given, f"checkpoint={run}"])
+    before = (tmp_path / "results.json").read_bytes()
+    pictures = sorted((tmp_path / "docci" / "images").iterdir())
+    for picture in pictures:  # sound at both ends, and no picture between
+        content = picture.read_bytes()
+        picture.write_bytes(content[:60] + bytes(len(content) - 80) + content[-20:])
+    with pytest.raises(UserError):
+        main([*given, f"checkpoint={run}", "alpha=0.5"])
+    assert (tmp_path / "results.json").read_bytes() == before
+
+
+def test_other_models_stand_beside(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, config in (("caft", TINY), ("clip", TINY_CLIP)):
+        run = write_run(tmp_path / name, config)
+        for benchmark in ("docci", "urban1k"):
+            given = [f"benchmark={benchmark}", f"root={tmp_path / benchmark}"]
+            main([*given, f"checkpoint={run}", *arguments, f"output={run}", f"name={name}"])
+    (tmp_path / "urban1k" / "caption" / "1.txt").write_text("Another text.\n")
+    capsys.readouterr()
+    roots = f"roots={{docci: {tmp_path / 'docci'}, urban1k: {tmp_path / 'urban1k'}}}"
+    given = [f"checkpoint={tmp_path / 'clip'}", f"compare=[{tmp_path / 'caft'}]", "report=true"]
+    main(["benchmark=all", roots, *arguments, *given, "name=ours"])
+    told = capsys.readouterr()
+    docci, urban1k = told.out.split("Urban1k: ")
+    assert docci.index("\nours ") < docci.index("\ncaft, blended ") < docci.index("\nchance ")
+    assert "caft" not in urban1k.partition("written:")[0]
+    assert "urban1k of caft is not compared" in told.err
+    page = (tmp_path / "report" / "benchmarks.html").read_text()
+    assert page.count("<td>caft, blended</td>") == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is there; `evaluate benchmark=` writes it"),
+        ("{}", "holds no results"),
+        ("{", "other.json"),
+    ],
+)
+def test_what_is_compared_must_be_results(
+    content: str | None, message: str, arguments: list[str], tmp_path: Path
+) -> None:
+    if content is not None:
+        (tmp_path / "other.json").write_text(content)
+    given = [f"compare=[{tmp_path / 'other.json'}]", f"checkpoint={tmp_path}"]
+    with pytest.raises(UserError, match=message) as caught:
+        main(["benchmark=docci", f"root={tmp_path / 'docci'}", *arguments, *given])
+    assert "other.json" in str(caught.value)
