@@ -16,6 +16,7 @@ from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import build_model
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective
+from pretrain.release.checksums import check_checksums
 from recaption.common.config import UserError, from_dict, read_config
 from recaption.common.files import read_json
 
@@ -39,21 +40,34 @@ class InferenceModel:
 
 
 def load_for_inference(
-    path: Path | str, image_size: int | None = None, ema: bool = False
+    path: Path | str,
+    image_size: int | None = None,
+    ema: bool = False,
+    verify: bool | None = None,
 ) -> InferenceModel:
     """Loads a run (its newest complete checkpoint), a checkpoint or a release, on the CPU.
 
     Args:
+        path: a folder.
         image_size: side of the images in pixels, if not the one trained on; positions are
             interpolated.
         ema: take the running mean of a run's weights instead of the weights.
+        verify: None: the files of a release that are read here are compared with their checksums;
+            True: all of its files are; False: none.
 
     Raises:
         UserError: if ``path`` is none of these, or a checkpoint that was never completed, or holds
-            no running mean.
+            no running mean, or a release that was changed.
     """
     path = Path(path)
-    if (path / RELEASE_CONFIG).is_file():
+    weights_name = EMA_WEIGHTS if ema else WEIGHTS
+    is_release = (path / RELEASE_CONFIG).is_file()
+    if verify and not is_release:
+        raise UserError(f"{path} is no release: only a release can be verified")
+    if is_release:
+        if verify is not False:
+            read_here = (RELEASE_CONFIG, RELEASE_TOKENIZER, weights_name)
+            check_checksums(path, None if verify else read_here)
         tree = read_json(path / RELEASE_CONFIG)
         config = from_dict(PretrainConfig, tree, str(path / RELEASE_CONFIG))
         tokenizer = Tokenizer.load(path / RELEASE_TOKENIZER, config.model.text.part.context_length)
@@ -67,9 +81,13 @@ def load_for_inference(
             )
         config = read_config(PretrainConfig, source.parent.parent / CONFIG)
         tokenizer = Tokenizer(config.model.text.part.context_length)
-    weights = source / (EMA_WEIGHTS if ema else WEIGHTS)
+    weights = source / weights_name
     if not weights.is_file():
-        why = ": the run was trained without engine.ema_decay" if ema else ""
+        why = ""
+        if ema:
+            why = ": the run was trained without engine.ema_decay"
+            if (source / RELEASE_CONFIG).is_file():
+                why = ": a release holds one set of weights, leave ema out"
         raise UserError(f"{source} holds no {weights.name}{why}")
     is_resized = image_size is not None and image_size != config.model.image.size
     if image_size is not None and is_resized:

@@ -75,10 +75,12 @@ def upload(config: PublishConfig, names: list[str]) -> str:
     """Sends the files in one commit; returns its address.
 
     Raises:
-        UserError: the hub cannot be reached, or refuses.
+        UserError: the hub cannot be reached, or refuses, or there is no huggingface_hub.
     """
-    from huggingface_hub import HfApi  # an optional package, and not for telling what would go
-
+    try:  # an optional package, and not for telling what would go
+        from huggingface_hub import HfApi
+    except ImportError:
+        raise UserError("upload=true needs the package huggingface_hub: pip install it") from None
     folder = Path(config.release)
     hub = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
     try:

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from pretrain.checkpoint import (
     complete_checkpoints,
     newest_checkpoint,
 )
+from pretrain.evaluate.benchmarks.results import RESULTS
 from pretrain.evaluate.command import RESULT
 from pretrain.inference import (
     RELEASE_CONFIG,
@@ -22,8 +24,8 @@ from pretrain.inference import (
     load_for_inference,
 )
 from pretrain.release.card import write_card
-from pretrain.release.checksums import SUMS, write_checksums
-from pretrain.release.evaluation import matching_evaluation
+from pretrain.release.checksums import SUMS, files_of, read_checksums, write_checksums
+from pretrain.release.evaluation import Figures, matching_figures
 from pretrain.release.facts import FACTS, Facts, Given, gather_facts
 from pretrain.release.fresh import open_in_fresh_process
 from pretrain.release.model import ReleasedModel
@@ -66,17 +68,25 @@ def main(argv: list[str]) -> None:
     output, facts = released.folder, released.facts
     print(f"released {facts.name} to {output}")
     print("it opens in a fresh process without the training libraries and gives the same outputs")
-    if released.note:
-        print(f"evaluation figures: {released.note}")
-    figures = {"release": str(output), "name": facts.name, "evaluated": not released.note}
-    print_json(argv, figures)
+    measured = released.figures
+    benchmarks = [*measured.benchmarks["benchmarks"]] if measured.benchmarks else []
+    if measured.evaluation is None:
+        print(f"evaluation figures: none, {measured.evaluation_note}")
+    print(f"benchmark figures: {', '.join(benchmarks) or f'none, {measured.benchmarks_note}'}")
+    told = {
+        "release": str(output),
+        "name": facts.name,
+        "evaluated": measured.evaluation is not None,
+        "benchmarks": benchmarks,
+    }
+    print_json(argv, told)
 
 
 @dataclass
 class Released:
     folder: Path
     facts: Facts
-    note: str  # why it has no evaluation; empty where it has one
+    figures: Figures
 
 
 def release(config: ReleaseConfig) -> Released:
@@ -94,21 +104,51 @@ def release(config: ReleaseConfig) -> Released:
     given = Given(config.name, config.data, config.licence, config.hardware)
     facts = gather_facts(run, inference, given)
     output = Path(config.output or run / "releases" / facts.name)
-    is_free = not output.exists() or (output.is_dir() and not any(output.iterdir()))
-    if not is_free and not (output / SUMS).is_file():
-        raise UserError(f"{output} is there and is no release: give another folder")
-    aside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
+    _check_replaceable(output)
+    aside = _beside(output, "tmp")
     shutil.rmtree(aside, ignore_errors=True)
     try:
         aside.mkdir(parents=True)
-        note = _write(run, inference, facts, aside)
+        figures = _write(run, inference, facts, aside)
         open_in_fresh_process(aside)
-        if output.exists():
-            shutil.rmtree(output)
-        aside.rename(output)
+        _put_in_place(aside, output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    return Released(output, facts, note)
+    return Released(output, facts, figures)
+
+
+def _check_replaceable(output: Path) -> None:
+    """Raises: UserError: the folder holds what no release has put there."""
+    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
+        return
+    if not all((output / name).is_file() for name in (SUMS, RELEASE_CONFIG, FACTS)):
+        raise UserError(f"{output} is there and is no release: give another folder")
+    foreign = sorted({*files_of(output)} - read_checksums(output).keys())
+    if foreign:
+        raise UserError(f"{output / foreign[0]} is no part of the release there: move it first")
+
+
+def _put_in_place(new: Path, output: Path) -> None:
+    """Gives a folder its name. Whatever fails, one whole release is there under some name."""
+    if not output.exists():
+        new.rename(output)
+        return
+    old = _beside(output, "old")
+    output.rename(old)
+    try:
+        new.rename(output)
+    except OSError:
+        old.rename(output)
+        raise
+    try:
+        shutil.rmtree(old)
+    except OSError as error:
+        print(f"warning: the former release stays in {old}: {error}", file=sys.stderr)
+
+
+def _beside(output: Path, ending: str) -> Path:
+    output = output.resolve()  # `.` has no name
+    return output.with_name(f".{output.name}.{os.getpid()}.{ending}")
 
 
 def _choose_checkpoint(run: Path, step: int | None) -> Path:
@@ -123,8 +163,8 @@ def _choose_checkpoint(run: Path, step: int | None) -> Path:
     return chosen
 
 
-def _write(run: Path, inference: InferenceModel, facts: Facts, folder: Path) -> str:
-    """All files of a release; returns why it has no evaluation, or nothing."""
+def _write(run: Path, inference: InferenceModel, facts: Facts, folder: Path) -> Figures:
+    """All files of a release; returns which figures are among them."""
     config = inference.config
     shutil.copyfile(inference.weights, folder / WEIGHTS)
     _write_json(folder / RELEASE_CONFIG, _without_folders(to_dict(config)))
@@ -133,16 +173,17 @@ def _write(run: Path, inference: InferenceModel, facts: Facts, folder: Path) -> 
     data_card = read_data_card(config.data.train)
     if data_card is not None:
         _write_json(folder / DATA_CARD, data_card)
-    evaluation, note = matching_evaluation(run, config, facts.weights)
-    if evaluation is not None:
-        _write_json(folder / RESULT, evaluation)
+    figures = matching_figures(run, config, facts.weights)
+    for name, tree in ((RESULT, figures.evaluation), (RESULTS, figures.benchmarks)):
+        if tree is not None:
+            _write_json(folder / name, tree)
     _write_json(folder / FACTS, asdict(facts))
-    (folder / CARD).write_text(write_card(facts, config, evaluation, note))
+    (folder / CARD).write_text(write_card(facts, config, figures))
     named = private_paths(folder)
     if named:
         raise UserError(f"the release would name a path of this machine: {named[0]}")
     write_checksums(folder)
-    return note
+    return figures
 
 
 def _write_json(path: Path, tree: Any) -> None:

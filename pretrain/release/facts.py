@@ -66,7 +66,9 @@ def gather_facts(run: Path, inference: InferenceModel, given: Given) -> Facts:
     """Reads them from the run's folder, and from that of its training shards if it is there."""
     config = inference.config
     training = _describe_training(run, inference.source, config, given.hardware or None)
-    data = describe_training_data(config.data.train, given.data or data_name(config.data.train))
+    data = describe_training_data(
+        config.data.train, given.data or data_name(config.data.train), config.data.num_samples
+    )
     is_mean = inference.weights.name == EMA_WEIGHTS
     seen, batch = training.num_samples_seen, training.global_batch
     return Facts(

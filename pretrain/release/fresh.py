@@ -10,10 +10,11 @@ from pathlib import Path
 
 from recaption.common.config import JSON_FLAG, run_command
 
-#: Modules of the packages that are in no part of the extra `inference`.
+#: Modules that opening a release does without: of what the extra `train` has and `inference` has
+#: not, of what captioning needs, and of what tools use.
 TRAINING_LIBRARIES = {
     *("deepspeed", "streaming", "submitit", "tensorboard", "vllm"),
-    *("matplotlib", "skimage", "pandas"),
+    *("matplotlib", "pandas", "pycocotools", "scipy", "skimage"),
     *("prometheus_client", "py3langid", "pyarrow", "rensa", "webdataset"),
 }
 

@@ -1,7 +1,6 @@
 """A released model: long captions and pictures in, features, scores and heat maps out."""
 
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,13 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from pretrain.checkpoint import WEIGHTS
-from pretrain.data.captions import texts_of_caption
 from pretrain.data.transforms import seen_box
 from pretrain.evaluate.encode import batches, encode_images, encode_sentences, encode_texts
 from pretrain.evaluate.maps import normalised, pixel_maps
-from pretrain.inference import (
-    RELEASE_CONFIG,
-    RELEASE_TOKENIZER,
-    InferenceModel,
-    load_for_inference,
-)
+from pretrain.inference import InferenceModel, load_for_inference
 from pretrain.models.features import ImageFeatures, TextFeatures
-from pretrain.release.checksums import check_checksums
 from pretrain.release.hub import SCHEME, fetch
+from pretrain.release.inputs import listed, not_empty, read_captions, warn_of_cut
 from recaption.common.config import UserError
 from recaption.images import BadImageError, ImageConfig, decode_image, to_upright_rgb
 
@@ -46,11 +38,11 @@ class ReleasedModel:
 
     def encode_image(self, images: Picture | Sequence[Picture]) -> Tensor:
         """Pictures, or paths of pictures -> (B, D) whole-image features of length 1."""
-        return functional.normalize(self._image_features(_listed(images)).pooled, dim=1)
+        return functional.normalize(self._image_features(listed(images)).pooled, dim=1)
 
     def encode_text(self, captions: str | Sequence[str]) -> Tensor:
         """Captions of any number of sentences -> (B, D) whole-caption features of length 1."""
-        whole = self._text_features(_listed(captions)).whole
+        whole = self._text_features(listed(captions)).whole
         assert whole is not None
         return functional.normalize(whole, dim=1)
 
@@ -63,10 +55,8 @@ class ReleasedModel:
         It is the score that the objective retrieves by. For CAFT it also looks at what each part
         of a caption finds in the image, so it is more than the product of the two encodings.
         """
-        images_encoded = self._image_features(_listed(images))
-        return self.inference.objective.score(
-            images_encoded, self._text_features(_listed(captions))
-        )
+        images_encoded = self._image_features(listed(images))
+        return self.inference.objective.score(images_encoded, self._text_features(listed(captions)))
 
     @torch.inference_mode()
     def localise(self, image: Picture, sentence: str) -> NDArray[np.float32]:
@@ -77,8 +67,8 @@ class ReleasedModel:
         picture = _open(image)
         pixels = [self.inference.preprocess(picture)]
         encoded = encode_images(self.inference, pixels, with_hierarchy=True)
-        self._warn_of_cut([sentence])
-        query = encode_sentences(self.inference, [_not_empty(sentence)], _BATCH_SIZE)
+        warn_of_cut([sentence], self.inference.tokenizer)
+        query = encode_sentences(self.inference, [not_empty(sentence)], _BATCH_SIZE)
         relevance = self.inference.objective.localise(encoded, query[None])
         size = self.inference.config.model.image.size
         heat = normalised(pixel_maps(relevance, encoded.hierarchy, size))
@@ -100,19 +90,8 @@ class ReleasedModel:
 
     def _text_features(self, captions: Sequence[str]) -> TextFeatures:
         config = self.inference.config.data.captions
-        texts = [texts_of_caption(_not_empty(caption), config) for caption in captions]
-        self._warn_of_cut(text for texts_of_caption in texts for text in texts_of_caption)
+        texts = read_captions(captions, config, self.inference.tokenizer)
         return encode_texts(self.inference, texts, _BATCH_SIZE)
-
-    def _warn_of_cut(self, texts: Iterable[str]) -> None:
-        tokenizer = self.inference.tokenizer
-        cut = [text for text in dict.fromkeys(texts) if tokenizer.is_cut(text)]
-        if cut:
-            warnings.warn(
-                f"longer than the {tokenizer.context_length} tokens that the model reads, so that "
-                f"the end is not read: {len(cut)} of the texts, the first {cut[0][:60]!r}...",
-                stacklevel=2,
-            )
 
 
 def load(
@@ -135,12 +114,7 @@ def load(
         folder = Path(source)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder")
-    is_release = (folder / RELEASE_CONFIG).is_file()
-    if verify and not is_release:
-        raise UserError(f"{folder} is no release: only a release can be verified")
-    if is_release and verify is not False:
-        check_checksums(folder, None if verify else (RELEASE_CONFIG, RELEASE_TOKENIZER, WEIGHTS))
-    return ReleasedModel(load_for_inference(folder, image_size))
+    return ReleasedModel(load_for_inference(folder, image_size, verify=verify))
 
 
 def _open(picture: Picture) -> Image.Image:
@@ -151,17 +125,3 @@ def _open(picture: Picture) -> Image.Image:
         return decode_image(Path(picture).read_bytes(), ImageConfig()).image
     except (OSError, BadImageError) as error:
         raise UserError(f"{picture} cannot be opened: {error}") from None
-
-
-def _listed(items: Picture | str | Sequence) -> list:
-    if isinstance(items, str | Path | Image.Image):
-        return [items]
-    if not items:
-        raise ValueError("nothing to encode: the list is empty")
-    return list(items)
-
-
-def _not_empty(text: str) -> str:
-    if not text.strip():
-        raise ValueError("a caption is empty")
-    return text

@@ -6,7 +6,6 @@ files, encodes the pictures and captions of its folder `samples`, and compares.
 
 import json
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
+from pretrain.release.inputs import quiet_of_cut
 from pretrain.release.model import Picture, ReleasedModel, load
 from recaption.common.config import UserError, print_json, run_command
 from recaption.common.files import read_json
@@ -59,19 +59,27 @@ def check_samples(folder: Path, model: ReleasedModel) -> dict[str, float]:
     Raises:
         UserError: a sample is missing or damaged, or an output differs by more than `TOLERANCE`.
     """
-    samples = folder / SAMPLES
-    if not (samples / _OUTPUTS).is_file():
+    stored = folder / SAMPLES / _OUTPUTS
+    if not stored.is_file():
         raise UserError(f"{folder} holds no {SAMPLES}/{_OUTPUTS}: there is nothing to compare with")
     try:
-        expected = load_file(samples / _OUTPUTS)
+        expected = load_file(stored)
     except SafetensorError as error:
-        raise UserError(f"{samples / _OUTPUTS} is damaged ({error}): copy it again") from None
-    captions: list[str] = read_json(samples / _CAPTIONS)
-    pictures = [samples / _picture_name(number) for number in range(len(expected["image"]))]
-    found = sample_outputs(model, pictures, captions)
+        raise UserError(f"{stored} is damaged ({error}): copy it again") from None
+    pictures = [folder / SAMPLES / _picture_name(number) for number in range(_NUM_PICTURES)]
+    found = sample_outputs(model, pictures, _read_captions(folder / SAMPLES / _CAPTIONS))
+    for name in sorted(expected.keys() ^ found.keys()):
+        what = "lacks the output" if name in found else "has the unknown output"
+        raise UserError(f"{stored} {what} `{name}`: release the run again")
     differences = {}
     for name, tensor in expected.items():
-        differences[name] = (found[name].cpu() - tensor).abs().max().item()
+        output = found[name].cpu()
+        if (output.shape, output.dtype) != (tensor.shape, tensor.dtype):
+            raise UserError(
+                f"{stored} holds `{name}` as {_kind(tensor)}, and the model gives {_kind(output)}: "
+                "release the run again"
+            )
+        differences[name] = (output - tensor).abs().max().item()
         allowed = TOLERANCE * max(1.0, tensor.abs().max().item())
         if not differences[name] <= allowed:  # nor where it is no number
             raise UserError(
@@ -81,12 +89,24 @@ def check_samples(folder: Path, model: ReleasedModel) -> dict[str, float]:
     return differences
 
 
+def _kind(tensor: Tensor) -> str:
+    return f"{tensor.dtype} {list(tensor.shape)}"
+
+
+def _read_captions(path: Path) -> list[str]:
+    captions = read_json(path) if path.is_file() else None
+    texts = captions if isinstance(captions, list) else []
+    texts = [text for text in texts if isinstance(text, str) and text.strip()]
+    if len(texts) != len(CAPTIONS):
+        raise UserError(f"{path} does not hold {len(CAPTIONS)} captions: copy it again")
+    return texts
+
+
 def sample_outputs(
     model: ReleasedModel, pictures: Sequence[Picture], captions: Sequence[str]
 ) -> dict[str, Tensor]:
     """Every call of a released model."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "longer than the")  # than a small model's context
+    with quiet_of_cut():  # a small model's context is short
         return {
             "image": model.encode_image(pictures),
             "text": model.encode_text(captions),

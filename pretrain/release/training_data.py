@@ -18,7 +18,8 @@ class TrainingData:
     """None, and an empty list, stand for what is not known."""
 
     name: str | None = None
-    num_samples: int | None = None
+    num_samples: int | None = None  # trained on: all that are packed, or the first so many
+    num_packed: int | None = None  # in the shards
     num_captions: dict[str, int] = field(default_factory=dict)  # by source
     num_quarantined: int | None = None  # left out when packing
     captioners: dict[str, str] = field(default_factory=dict)  # source -> model that wrote it
@@ -26,29 +27,33 @@ class TrainingData:
     has_card: bool = False
 
 
-def describe_training_data(train: str, name: str | None) -> TrainingData:
-    """Of the folder of training shards; only the name where it is not on this machine.
+def describe_training_data(train: str, name: str | None, num_first: int = 0) -> TrainingData:
+    """Of the folder of training shards; what the run says where it is not on this machine.
 
     Args:
         train: folder as the run's configuration has it.
         name: what the data are called.
+        num_first: the run trained on the first so many samples (`data.num_samples`); 0: on all.
     """
     card, summary = read_data_card(train), _read_summary(Path(train))
     data = TrainingData(name)
     if summary is not None:
-        data.num_samples = summary["num_samples"]
+        data.num_packed = summary["num_samples"]
         data.num_captions = dict(summary["sources"])
         data.num_quarantined = summary["num_quarantined"]
     if card is not None:
         split = card["splits"].get(Path(train).name) or card["splits"].get("all")
         if split is not None:
-            data.num_samples = split["num_samples"]
+            data.num_packed = split["num_samples"]
             data.num_captions = {n: s["num_captions"] for n, s in split["sources"].items()}
         # A split's own summary does not know what was left out of the whole.
         data.num_quarantined = sum(card["quarantined"].values())
         data.captioners = {source["name"]: _model_of(source) for source in card["sources"]}
         data.licences = [text for text in card["licences"] if not text.startswith(_UNKNOWN)]
         data.has_card = True
+    data.num_samples = num_first or data.num_packed
+    if data.num_samples != data.num_packed:
+        data.num_captions = {}  # nobody counted those of the first samples
     return data
 
 

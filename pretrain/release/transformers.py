@@ -33,16 +33,26 @@ from transformers import (
 )
 from transformers.utils import ModelOutput
 
+from pretrain.checkpoint import WEIGHTS
 from pretrain.config import PretrainConfig
-from pretrain.data.captions import texts_of_caption
 from pretrain.data.tokens import PackedTexts, Tokenizer
 from pretrain.data.transforms import evaluation_transform, normalise
-from pretrain.inference import RELEASE_TOKENIZER
+from pretrain.inference import RELEASE_CONFIG, RELEASE_TOKENIZER
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.models.registry import build_model
 from pretrain.objectives.registry import build_objective
+from pretrain.release.checksums import SUMS, check_checksums
+from pretrain.release.inputs import listed, read_captions
 from recaption.common.config import UserError, from_dict
+from recaption.common.files import read_json
 from recaption.images import to_upright_rgb
+
+#: Keywords of transformers' processors, and their values that say what ours does.
+_DONE_ANYHOW: dict[str, tuple[Any, ...]] = {
+    "return_tensors": ("pt",),
+    "padding": (True, "longest"),
+    "truncation": (True, "longest_first"),
+}
 
 
 class CanopyConfig(PretrainedConfig):
@@ -105,6 +115,15 @@ class CanopyModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Modules have drawn their own weights."""
+
+    @classmethod
+    def from_pretrained(
+        cls, pretrained_model_name_or_path: Path | str, *args: Any, **kwargs: Any
+    ) -> Self:
+        """As transformers', of a release as well. Raises: UserError: the release was changed."""
+        _check_release(Path(pretrained_model_name_or_path), RELEASE_CONFIG, WEIGHTS)
+        opened: Self = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        return opened
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
         """(B, 3, H, W) pixels of the processor -> (B, D) of whole images, not normalised."""
@@ -177,7 +196,12 @@ class CanopyProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, **kwargs: Any) -> Self:
-        """Opens a folder of `export to=transformers`, or a release."""
+        """Opens a folder of `export to=transformers`, or a release.
+
+        Raises:
+            UserError: the release was changed.
+        """
+        _check_release(Path(folder), RELEASE_CONFIG, RELEASE_TOKENIZER)
         config = CanopyConfig.from_pretrained(folder, **kwargs)
         part = config.read().model.text.part
         tokenizer = Tokenizer.load(Path(folder) / RELEASE_TOKENIZER, part.context_length)
@@ -189,25 +213,41 @@ class CanopyProcessor(ProcessorMixin):
         images: Image.Image | Sequence[Image.Image] | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
-        """Captions and pictures as tensors.
+        """Captions and pictures as tensors; warns of texts that are longer than the model reads.
+
+        Args:
+            text: captions.
+            images: pictures.
+            kwargs: what other processors take. Only what asks for what is done anyhow is taken:
+                `return_tensors="pt"`, `padding=True`, `truncation=True`, or None.
 
         Returns:
             `input_ids` and `attention_mask` (B, K, N) of captions, K texts each; `pixel_values`
             (B, 3, size, size) of pictures.
+
+        Raises:
+            UserError: a keyword asks for something else.
+            ValueError: a caption is empty, or there are none.
         """
+        for name, value in kwargs.items():
+            if value is not None and value not in _DONE_ANYHOW.get(name, ()):
+                raise UserError(
+                    f"CanopyProcessor cannot do {name}={value!r}: leave it out. It pads texts to "
+                    f"the longest, cuts them at the model's {self.tokenizer.context_length} tokens "
+                    "and returns tensors of torch"
+                )
         inputs: dict[str, Tensor] = {}
         if text is not None:
-            captions = [text] if isinstance(text, str) else list(text)
-            inputs |= self._tokens(captions)
+            inputs |= self._tokens(listed(text))
         if images is not None:
-            pictures = [images] if isinstance(images, Image.Image) else list(images)
+            pictures = listed(images)
             transform = evaluation_transform(self._config.data.image, self._config.model.image.size)
             pixels = [normalise(transform(to_upright_rgb(picture))) for picture in pictures]
             inputs["pixel_values"] = torch.stack(pixels)
         return BatchFeature(inputs)
 
     def _tokens(self, captions: Sequence[str]) -> dict[str, Tensor]:
-        texts = [texts_of_caption(caption, self._config.data.captions) for caption in captions]
+        texts = read_captions(captions, self._config.data.captions, self.tokenizer)
         rows = [torch.tensor(self.tokenizer.encode(text)) for of_one in texts for text in of_one]
         ids = pad_sequence(rows, batch_first=True)
         mask = pad_sequence([torch.ones_like(row) for row in rows], batch_first=True)
@@ -221,6 +261,18 @@ class CanopyProcessor(ProcessorMixin):
     def save_pretrained(self, folder: Path | str, **_: Any) -> None:
         """Writes the tokenizer; all else is in the `config.json` that the model writes."""
         self.tokenizer.save(Path(folder) / RELEASE_TOKENIZER)
+
+
+def _check_release(folder: Path, *names: str) -> None:
+    """Compares files of a release with their checksums; `export to=transformers` writes none.
+
+    Raises:
+        UserError: a file was changed, or there is no list of checksums.
+    """
+    config = folder / RELEASE_CONFIG
+    is_export = config.is_file() and "model_type" in read_json(config)
+    if config.is_file() and (not is_export or (folder / SUMS).is_file()):
+        check_checksums(folder, names)
 
 
 def register() -> None:

@@ -104,6 +104,15 @@ def test_a_hub_that_is_not_there_is_one_line(release: Path, tmp_path: Path) -> N
     assert "UserError: hf://lab/caft cannot be fetched (" in done.stderr.splitlines()[-1]
 
 
+def test_the_package_of_the_hub_is_asked_for(
+    release: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    main([f"release={release}", "repository=lab/caft"])
+    with pytest.raises(UserError, match="upload=true needs the package huggingface_hub"):
+        main([f"release={release}", "repository=lab/caft", "upload=true"])
+
+
 @pytest.mark.parametrize(
     "text",
     [

@@ -15,6 +15,7 @@ from pretrain.release.exports.check import (
     sample_pictures,
     text_features,
 )
+from pretrain.release.inputs import quiet_of_cut
 from pretrain.release.sample import CAPTIONS
 from recaption.common.config import UserError, to_dict
 
@@ -38,7 +39,7 @@ def write_transformers(inference: InferenceModel, folder: Path) -> None:
     model.save_pretrained(folder)
     CanopyProcessor(config.canopy, inference.tokenizer.path).save_pretrained(folder)
     opened: Any = AutoModel.from_pretrained(folder)
-    with torch.inference_mode():
+    with torch.inference_mode(), quiet_of_cut():
         inputs = AutoProcessor.from_pretrained(folder)(text=CAPTIONS, images=sample_pictures())
         found = opened(**inputs)
     check_equal("image features", found.image_embeds, image_features(inference))

@@ -7,6 +7,7 @@ import pytest
 
 from pretrain.inference import load_for_inference
 from pretrain.release.card import write_card
+from pretrain.release.evaluation import Figures, matching_figures
 from pretrain.release.facts import Given, Training, gather_facts
 from pretrain.release.training_data import describe_training_data, last_names, read_data_card
 from tests.pretrain.untrained import TINY_CLIP, write_run
@@ -36,10 +37,31 @@ def test_the_card_of_packed_shards_without_the_folders(tmp_path: Path) -> None:
     run = write_run(tmp_path / "run", TINY_CLIP, f"data.train={packed}")
     inference = load_for_inference(run)
     facts = gather_facts(run, inference, Given())
-    text = write_card(facts, inference.config, None, "the run has not been evaluated")
+    text = write_card(facts, inference.config, matching_figures(run, inference.config, {}))
     assert "- Data: CC BY 4.0 (images)" in text
     assert "raw: none: the alt texts of the web shards; existing: existing" in text
     assert "Unknown: the run has not been evaluated." in text
+    assert "Unknown: no benchmark was run." in text
+
+
+def test_a_run_on_a_part_of_its_samples(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", TINY_CLIP, "data.num_samples=1000")
+    inference = load_for_inference(run)
+
+    def card() -> str:
+        facts = gather_facts(run, inference, Given())
+        assert facts.data.num_samples == 1000 and facts.data.num_captions == {}
+        return write_card(facts, inference.config, Figures())
+
+    assert "| training samples | the first 1,000 of unknown |" in card()
+    (run / "train").mkdir()
+    summary = {"num_samples": 4999, "num_quarantined": 7, "sources": {"raw": 4999}}
+    (run / "train" / "pack.json").write_text(json.dumps({"summary": summary}))
+    assert "| training samples | the first 1,000 of 4,999 |" in card()
+    assert "| captions by source | unknown |" in card()
+    whole = describe_training_data(str(run / "train"), None, 4999)
+    assert whole == describe_training_data(str(run / "train"), None)
+    assert whole.num_captions == {"raw": 4999}
 
 
 def test_a_card_above_that_is_of_other_shards_is_not_theirs(tmp_path: Path) -> None:

@@ -4,28 +4,32 @@ import json
 import shutil
 import subprocess
 import sys
+import tomllib
 import warnings
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import pretrain
 from pretrain.checkpoint import EMA_WEIGHTS, WEIGHTS, newest_checkpoint
 from pretrain.evaluate import main as evaluate
-from pretrain.evaluate.provenance import describe_weights
+from pretrain.evaluate.config import EvaluateConfig
+from pretrain.evaluate.loading import load_encoders
 from pretrain.inference import load_for_inference
-from pretrain.release import main
-from pretrain.release.card import write_card
-from pretrain.release.evaluation import matching_evaluation
-from pretrain.release.facts import Given, gather_facts
-from pretrain.release.fresh import open_in_fresh_process
+from pretrain.release import command, main
+from pretrain.release.exports.command import main as export
+from pretrain.release.fresh import TRAINING_LIBRARIES, open_in_fresh_process
 from pretrain.release.model import ReleasedModel
 from pretrain.release.sample import CAPTIONS, check_samples
 from recaption.common.config import UserError
+from tests.places import CHECKOUT
 from tests.pretrain.untrained import TINY_CLIP, write_boxed_shards, write_run
 
 
@@ -181,6 +185,19 @@ def test_what_is_read_is_compared_with_its_checksum(copy: Path, name: str) -> No
         pretrain.load(copy)
 
 
+def test_who_opens_it_otherwise_is_refused_as_well(copy: Path, tmp_path: Path) -> None:
+    flip_last_byte(copy / "model.safetensors")
+    output = f"output={tmp_path / 'output'}"
+    damaged = r"model\.safetensors is damaged: its checksum"
+    with pytest.raises(UserError, match=damaged):
+        evaluate([f"checkpoint={copy}", f"data={copy}", output])
+    with pytest.raises(UserError, match=damaged):
+        load_encoders(EvaluateConfig(checkpoint=str(copy)))  # of benchmark=...
+    with pytest.raises(UserError, match=damaged):
+        export(["to=open_clip", f"release={copy}", output])
+    load_for_inference(copy, verify=False)
+
+
 def test_all_is_compared_when_asked_for(copy: Path) -> None:
     (copy / ".git").mkdir()
     (copy / ".git" / "HEAD").touch()  # of what carries it about
@@ -245,6 +262,43 @@ def test_samples_that_give_something_else_are_named(copy: Path, tmp_path: Path) 
         check_samples(copy, pretrain.load(copy))
 
 
+def test_samples_of_another_form_are_named(copy: Path) -> None:
+    outputs, model = copy / "samples" / "outputs.safetensors", pretrain.load(copy)
+    tensors = load_file(outputs)
+    for stored, message in (
+        ({n: t for n, t in tensors.items() if n != "localise"}, "lacks the output `localise`"),
+        ({n: t for n, t in tensors.items() if n != "image"}, "lacks the output `image`"),
+        (tensors | {"depth": tensors["image"].clone()}, "has the unknown output `depth`"),
+        (tensors | {"text": tensors["text"][:1]}, r"`text` as torch.float32 \[1, 24\], and the"),
+        (tensors | {"text": tensors["text"].half()}, r"`text` as torch.float16 \[3, 24\], and the"),
+    ):
+        save_file(stored, outputs)
+        with pytest.raises(UserError, match=message):
+            check_samples(copy, model)
+    captions = copy / "samples" / "captions.json"
+    for content in ("[]", '{"a": 1}', '["A cat", "", "A dog"]'):
+        captions.write_text(content)
+        with pytest.raises(UserError, match=r"captions\.json does not hold 3 captions"):
+            check_samples(copy, model)
+
+
+def test_what_training_needs_and_opening_does_not_is_refused() -> None:
+    extras = tomllib.loads((CHECKOUT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    train, inference = (
+        {canonicalize_name(Requirement(line).name) for line in extras[name]}
+        for name in ("train", "inference")
+    )
+    modules_of: dict[str, set[str]] = {name: set() for name in train - inference}
+    for module, distributions in packages_distributions().items():
+        for name in {*map(canonicalize_name, distributions)} & modules_of.keys():
+            modules_of[name].add(module)
+    assert {"scipy", "pycocotools", "mosaicml-streaming"} <= modules_of.keys()
+    for name, modules in modules_of.items():
+        assert modules & TRAINING_LIBRARIES, name
+
+
 def test_the_fresh_process_has_no_training_library() -> None:
     program = """
 import importlib.util
@@ -283,36 +337,9 @@ def test_it_is_called_after_what_it_is(released: Path) -> None:
     assert facts["training"]["num_ranks"] == 2
 
 
-def test_figures_of_other_weights_are_not_released(run: Path, tmp_path: Path) -> None:
-    other = write_run(tmp_path / "run", step=9)
-    assert evaluation_of(other) == (None, "the run has not been evaluated")
-    (other / "evaluation.json").write_text((run / "evaluation.json").read_text())
-    why = "the run was evaluated at another checkpoint (step-00000007)"
-    assert evaluation_of(other) == (None, why)
-    inference = load_for_inference(other)
-    card = write_card(gather_facts(other, inference, Given()), inference.config, None, why)
-    assert f"Unknown: {why}." in card
-    assert "| training samples | unknown |" in card
-
-
-def test_figures_of_another_image_size_are_not_those_of_the_release(
-    run: Path, tmp_path: Path
-) -> None:
-    larger = tmp_path / "run"
-    shutil.copytree(run, larger)
-    data = write_boxed_shards(tmp_path / "boxes", 8)
-    evaluate([f"checkpoint={larger}", f"data={data}", "report=false", "image_size=64"])
-    assert json.loads((larger / "evaluation.json").read_text())["image_size"] == 64
-    assert evaluation_of(larger) == (None, "the run was evaluated on images of 64 px, not 32")
-
-
-def evaluation_of(run: Path) -> tuple[dict | None, str]:
-    inference = load_for_inference(run)
-    return matching_evaluation(run, inference.config, describe_weights(inference.weights))
-
-
 def test_mistakes_are_named(run: Path, tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("mine")
+    (tmp_path / "SHA256SUMS").touch()  # of whatever it is
     for arguments, message in (
         ([f"run={tmp_path}", f"output={tmp_path / 'new'}"], "is not a run"),
         ([f"run={run}", f"output={tmp_path}"], "is no release"),
@@ -325,6 +352,45 @@ def test_mistakes_are_named(run: Path, tmp_path: Path) -> None:
             main(arguments)
     assert (tmp_path / "thesis.txt").exists()
     assert not (tmp_path / "new").exists()
+
+
+def test_a_release_takes_the_place_of_an_older_one(
+    run: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(command, "open_in_fresh_process", lambda folder: {})  # it takes time
+    (copy / "notes.txt").write_text("mine")
+    arguments = [f"run={run}", f"output={copy}", "name=second"]
+    with pytest.raises(UserError, match=r"notes\.txt is no part of the release there"):
+        main(arguments)
+    assert (copy / "notes.txt").read_text() == "mine"
+    (copy / "notes.txt").unlink()
+    main(arguments)
+    assert "# second" in (copy / "README.md").read_text()
+    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+def test_what_fails_half_way_leaves_a_whole_release(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new, output = tmp_path / "new", tmp_path / "output"
+    for folder in (new, output):
+        folder.mkdir()
+        (folder / "whose").write_text(folder.name)
+    with pytest.raises(FileNotFoundError):
+        command._put_in_place(tmp_path / "nowhere", output)
+    assert {path.name for path in tmp_path.iterdir()} == {"new", "output"}
+    assert (output / "whose").read_text() == "output"
+
+    def fail(folder: Path) -> None:
+        raise OSError("a file is held")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", fail)
+        command._put_in_place(new, output)
+    assert (output / "whose").read_text() == "new"
+    (old,) = (path for path in tmp_path.iterdir() if path != output)
+    assert (old / "whose").read_text() == "output"
+    assert f"the former release stays in {old}: a file is held" in capsys.readouterr().err
 
 
 def test_an_incomplete_checkpoint_is_not_released(tmp_path: Path) -> None:

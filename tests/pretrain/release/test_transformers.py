@@ -8,6 +8,7 @@ import torch
 
 import pretrain
 from pretrain.inference import RELEASE_CONFIG, RELEASE_TOKENIZER, load_for_inference
+from pretrain.release.checksums import write_checksums
 from pretrain.release.exports.check import sample_pictures
 from pretrain.release.exports.command import main
 from pretrain.release.sample import CAPTIONS
@@ -80,6 +81,7 @@ def test_a_release_opens_by_its_class(tmp_path):
     original.tokenizer.save(released / RELEASE_TOKENIZER)
     (released / RELEASE_CONFIG).write_text(json.dumps(to_dict(original.config)))
     shutil.copy(original.weights, released)
+    write_checksums(released)
     assert load_for_inference(released).source == released  # it is what a release is
     model = canopy.CanopyModel.from_pretrained(released)
     inputs = canopy.CanopyProcessor.from_pretrained(released)(images=sample_pictures())
@@ -87,6 +89,40 @@ def test_a_release_opens_by_its_class(tmp_path):
         found = model.get_image_features(**inputs)
         pixels = torch.stack([original.preprocess(picture) for picture in sample_pictures()])
         assert torch.equal(found, original.model.encode_image(pixels).pooled)
+
+    for name, opens in (
+        ("model.safetensors", canopy.CanopyModel),
+        ("tokenizer/bpe_simple_vocab_16e6.txt.gz", canopy.CanopyProcessor),
+    ):
+        content = (released / name).read_bytes()
+        (released / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        with pytest.raises(UserError, match=f"{name} is damaged: its checksum"):
+            opens.from_pretrained(released)
+        (released / name).write_bytes(content)
+    (released / "SHA256SUMS").unlink()
+    with pytest.raises(UserError, match="holds no SHA256SUMS"):
+        canopy.CanopyModel.from_pretrained(released)
+
+
+def test_keywords_of_other_processors(folder):
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    inputs = processor(text=CAPTIONS[1], return_tensors="pt", padding=True, truncation=True)
+    assert torch.equal(inputs["input_ids"], processor(text=CAPTIONS[1])["input_ids"])
+    assert processor(text=CAPTIONS[1], return_tensors=None, videos=None).keys() == inputs.keys()
+    for asked in ({"return_tensors": "np"}, {"max_length": 8}, {"truncation": False}):
+        ((name, value),) = asked.items()
+        with pytest.raises(UserError, match=f"cannot do {name}={value!r}: leave it out"):
+            processor(text=CAPTIONS[1], **asked)
+
+
+def test_texts_that_are_cut_or_empty(folder):
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    with pytest.warns(UserWarning, match="longer than the 32 tokens .* 1 of the texts"):
+        processor(text=["Short.", "A word after a word " * 10])
+    with pytest.raises(ValueError, match="a caption is empty"):
+        processor(text=["Short.", " "])
+    with pytest.raises(ValueError, match="the list is empty"):
+        processor(text=[])
 
 
 def test_an_empty_configuration_is_no_model():
