@@ -1,6 +1,7 @@
 """Intervals by resampling runs: each replicate draws as many runs as there are, with replacement.
 
 Points of one run (the cool-down branches of a trunk) share their noise, so they are drawn together.
+Where there are too few trunks to draw from, see ``trunks.py``.
 """
 
 import dataclasses
@@ -77,18 +78,23 @@ def bootstrap_law(
     num_replicates: int,
     seed: Sequence[int],
 ) -> FittedLaw:
-    """``fitted`` with the parameters of ``num_replicates`` resampled fits.
+    """``fitted`` with the parameters of ``num_replicates`` resampled fits."""
+    weights = resample_runs(runs, inputs, fitted.law.num_parameters, num_replicates, seed)
+    x, y = normalise(inputs, fitted.reference), np.log(values)
+    return dataclasses.replace(fitted, replicates=refit(fitted, x, y, weights, delta))
+
+
+def refit(fitted: FittedLaw, x: Floats, y: Floats, weights: Floats, delta: float) -> Floats:
+    """The parameters ``[r, p]`` of fits to other weights ``[r, n]``, or other values ``[r, n]``.
 
     Each starts from the best optima of all points and keeps the best of what they lead to.
     """
     law = fitted.law
-    weights = resample_runs(runs, inputs, law.num_parameters, num_replicates, seed)
-    x, y = normalise(inputs, fitted.reference), np.log(values)
-    replicates = np.empty((0, num_replicates, len(law.names)))
-    for optimum in fitted.optima:
-        start = np.tile(optimum, (num_replicates, 1))
-        found = refine(law, start, x, y, weights, delta, fitted.bounds)
-        replicates = np.concatenate([replicates, found[None]])
-    losses = (weights * huber(law.predict_log(replicates, x)[0] - y, delta)).sum(axis=-1)
-    best = replicates[losses.argmin(axis=0), np.arange(num_replicates)]
-    return dataclasses.replace(fitted, replicates=best)
+    found = np.stack(
+        [
+            refine(law, np.tile(start, (len(weights), 1)), x, y, weights, delta, fitted.bounds)
+            for start in fitted.optima
+        ]
+    )
+    losses = (weights * huber(law.predict_log(found, x)[0] - y, delta)).sum(axis=-1)
+    return np.asarray(found[losses.argmin(axis=0), np.arange(len(weights))])

@@ -14,11 +14,12 @@ from recaption.common.config import ConfigError, check_choice, nearest_name
 
 #: Columns of numbers; the unit of each stands in ``docs/scaling_laws.md``.
 NUMBERS = (
-    *("params_image", "params_text", "params", "flops_per_sample", "samples", "unique_samples"),
-    *("batch", "lr", "flops", "gpu_hours", "samples_per_second", "loss", "error"),
+    *("params_image", "params_text", "params", "forward_macs_per_sample", "flops_per_sample"),
+    *("samples", "unique_samples", "batch", "lr", "flops", "gpu_hours", "samples_per_second"),
+    *("loss", "error"),
 )
 #: Columns of text. Rows of one ``run`` (branches of a trunk) are resampled together.
-TEXTS = ("name", "model", "method", "data", "seed", "status", "run")
+TEXTS = ("name", "model", "method", "data", "seed", "status", "run", "hardware")
 TARGETS = ("loss", "error")
 
 #: Canopy's name -> how a published table has it. A column that a table lacks is left out.

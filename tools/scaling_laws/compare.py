@@ -17,25 +17,49 @@ class Contender:
     """A method as it is compared.
 
     ``predict`` takes training FLOPs ``[n]`` and returns values ``[1 + r, n]``, by the fit and by
-    each of its r replicates; ``flops`` are the smallest and largest of the points it is fitted to.
+    each of its r replicates; ``flops`` are the smallest and largest of the points it is fitted to;
+    ``points`` says which those are, ``front``, ``all``, or both where they are the same; ``notes``
+    say how far its replicates can be believed.
     """
 
     name: str
     predict: Callable[[Floats], Floats]
     flops: tuple[float, float]
+    points: frozenset[str] = frozenset({"all"})
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class OpenInterval:
+    """A value with the interval around it, an end of which may not be known."""
+
+    value: float
+    low: float | None
+    high: float | None
 
 
 @dataclass(frozen=True)
 class Crossing:
     """Where the better of the two changes.
 
-    ``share`` of the resampled fits cross within the range, in the same direction; ``flops`` is the
-    interval among those.
+    ``share`` of the replicates cross within the range, in the same direction; ``flops`` has the
+    interval among those, none where there are none.
     """
 
-    flops: Interval
+    flops: OpenInterval
     share: float
     better_below: str
+
+
+@dataclass(frozen=True)
+class Multiplier:
+    """How many ``times`` the compute of the first the second needs for what the first reaches.
+
+    An end is None where the second reaches it beyond the compute that it was fitted to.
+    """
+
+    flops: float
+    times: OpenInterval
 
 
 @dataclass(frozen=True)
@@ -46,10 +70,12 @@ class Comparison:
 
     ``ratio`` is the loss or error of the first over that of the second, below 1 where the first is
     better, and ``difference`` the first minus the second, each with its interval at every
-    ``flops``; ``probability`` is the share of resampled fits in which the first is better.
+    ``flops``; ``probability`` is the share of replicates in which the first is better.
     ``mean_ratio`` is the geometric mean over the range, ``mean_probability`` how sure it is below
     1. ``trend`` is the ratio at the range's end over that at its beginning: below 1, the first
-    scales better, and ``trend_probability`` says how sure that is.
+    scales better, and ``trend_probability`` says how sure that is. ``multipliers`` are at those
+    ``flops`` at which the second reaches the first's value within its own compute. ``notes`` are
+    those of the two fits that bear on the intervals.
     """
 
     first: str
@@ -67,6 +93,8 @@ class Comparison:
     trend: Interval
     trend_probability: float
     crossings: list[Crossing]
+    multipliers: list[Multiplier]
+    notes: list[str]
 
 
 def compare_laws(
@@ -110,7 +138,14 @@ def compare_laws(
         trend=_intervals(np.exp(trends), level)[0],
         trend_probability=_share_below_zero(trends[1:])[0],
         crossings=_crossings((first.name, second.name), flops, log_ratios, level),
+        multipliers=_multipliers(second, flops, first_values, level),
+        notes=[f"{c.name}: {note}" for c in both for note in c.notes],
     )
+
+
+def first_middle_last(count: int) -> list[int]:
+    """The few of ``count`` places that are shown to people."""
+    return sorted({0, count // 2, count - 1}) if count else []
 
 
 def _intervals(values: Floats, level: float) -> list[Interval]:
@@ -140,9 +175,39 @@ def _crossings(
         ]
         share = np.mean([any((r[j] < 0) == rising for j in _sign_changes(r)) for r in log_ratios])
         at = _root(x, log_ratio, i)
-        flops_at = interval(np.exp(at), np.exp(places or [at]), level)
+        flops_at = OpenInterval(float(np.exp(at)), None, None)
+        if places:
+            within = interval(np.exp(at), np.exp(places), level)
+            flops_at = OpenInterval(within.value, within.low, within.high)
         crossings.append(Crossing(flops_at, float(share), names[0] if rising else names[1]))
     return crossings
+
+
+def _multipliers(
+    second: Contender, flops: Floats, first_values: Floats, level: float
+) -> list[Multiplier]:
+    """At those ``flops`` ``[n]`` where the second reaches the first's value within its range."""
+    own = np.geomspace(*second.flops, 10 * _NUM_PLACES)
+    # Values fall with compute: where they fall below the first's is where it is reached. Before the
+    # range it is reached with less than any compute, behind it with more than any.
+    needed = np.stack(
+        [
+            np.interp(-wanted, -reached, np.log(own), left=-np.inf, right=np.inf)
+            for wanted, reached in zip(first_values, second.predict(own), strict=True)
+        ]
+    )
+    log_times = needed - np.log(flops)
+    tail = (1 - level) / 2 * (len(log_times) - 2)
+    ends = np.sort(log_times[1:], axis=0)[[int(tail), -1 - int(tail)]]
+    return [
+        Multiplier(float(at), OpenInterval(float(np.exp(value)), _finite(low), _finite(high)))
+        for at, value, low, high in zip(flops, log_times[0], *ends, strict=True)
+        if np.isfinite(value)
+    ]
+
+
+def _finite(log_value: float) -> float | None:
+    return float(np.exp(log_value)) if np.isfinite(log_value) else None
 
 
 def _sign_changes(values: Floats) -> list[int]:

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from tools.scaling_laws.bands import best_band, curve_band, size_bands
 from tools.scaling_laws.bootstrap import interval
 from tools.scaling_laws.fitting import FittedLaw
 from tools.scaling_laws.front import compute_optimal, compute_per_sample, optimal_exponents
 from tools.scaling_laws.laws import ComputeLaw, Floats
-from tools.scaling_laws.results import Band, LawFit, Prediction
+from tools.scaling_laws.results import LawFit, Prediction
 
-_NUM_BAND_PLACES = 60
 #: A k of C = k N D that differs more than so between points is worth a note.
 _WIDE_SPREAD = 3.0
 
@@ -55,13 +55,20 @@ def describe_law(
         for name, value in fitted.parameters().items()
     }
     notes = []
+    undetermined = []
     if fitted.bounds[0, 0] < fitted.bounds[0, 1] and parameters["E"].low == 0:
         notes.append("E may be 0: these points do not show where the fall ends")
     for i, name in enumerate(fitted.law.names):
         if name in ("a", "b") and parameters[name].high > 0.99 * fitted.bounds[i, 1]:
+            undetermined.append(name)
             notes.append(
                 f"{name} is not determined: its interval reaches the largest that is tried; fewer "
                 "parameters (offset=false, floor=false) or more points would say more"
+            )
+        if name == "C0" and fitted.theta[i] > fitted.bounds[i, 1] - 1e-6:
+            notes.append(
+                "C0 is the largest that is tried, the compute of the largest run: all points are "
+                "where the fall begins, so b says little"
             )
     num_parameters = fitted.law.num_parameters
     if len(fitted.residuals) < 2 * num_parameters:
@@ -79,9 +86,9 @@ def describe_law(
         rms=float(np.sqrt(np.mean(fitted.residuals**2))),
         held_out=_predict(fitted, held_out, level, rng) if held_out.names else [],
         notes=notes,
+        bands=[curve_band(fitted, points.flops, level, budgets)] if is_curve else [],
     )
     if is_curve:
-        described.band = _band(fitted, points.flops, level, budgets)
         return described
     k = compute_per_sample(points.flops, *points.inputs.T)
     if k.spread > _WIDE_SPREAD:
@@ -90,11 +97,17 @@ def describe_law(
             f"{k.spread:.1f}, so C = k N D is rough; joint_size=flops_per_sample is exact"
         )
     described.compute_per_sample = k
-    described.optimal_exponents = optimal_exponents(fitted, level)
-    described.optima = [
-        compute_optimal(fitted, k.k, budget, level)
-        for budget in budgets or [float(points.flops.max()) * times for times in (1, 10, 100)]
-    ]
+    best = None
+    if undetermined:
+        notes.append(f"without {' and '.join(undetermined)} no best N and D of a budget are told")
+    else:
+        described.optimal_exponents = optimal_exponents(fitted, level)
+        described.optima = [
+            compute_optimal(fitted, k.k, budget, level)
+            for budget in budgets or [float(points.flops.max()) * times for times in (1, 10, 100)]
+        ]
+        best = best_band(fitted, k.k, points.flops, points.inputs[:, 0], level, budgets)
+    described.bands = [best] if best else size_bands(fitted, points.flops, points.inputs, level)
     return described
 
 
@@ -103,10 +116,7 @@ def _predict(
 ) -> list[Prediction]:
     predicted = fitted.predict(held_out.inputs)
     replicates = fitted.predict_replicates(held_out.inputs)
-    # One run more has the runs' scatter; residuals of a fit are smaller by the parameters spent.
-    num_points = len(fitted.residuals)
-    scatter = fitted.residuals * np.sqrt(num_points / (num_points - fitted.law.num_parameters))
-    replicates = replicates * np.exp(rng.choice(scatter, replicates.shape))
+    replicates = replicates * np.exp(_scatter_of_runs(fitted, replicates.shape, rng))
     predictions = []
     for i, measured in enumerate(held_out.values):
         within = interval(predicted[i], replicates[:, i], level)
@@ -123,10 +133,11 @@ def _predict(
     return predictions
 
 
-def _band(fitted: FittedLaw, flops: Floats, level: float, budgets: list[float]) -> Band:
-    """From the smallest compute of the points to ten times the largest, or the largest budget."""
-    places = np.geomspace(flops.min(), max(10 * flops.max(), *budgets, 0.0), _NUM_BAND_PLACES)
-    value = fitted.predict(places[:, None])
-    tail = (1 - level) / 2
-    low, high = np.quantile(fitted.predict_replicates(places[:, None]), [tail, 1 - tail], axis=0)
-    return Band(places.tolist(), value.tolist(), low.tolist(), high.tolist())
+def _scatter_of_runs(fitted: FittedLaw, shape: tuple[int, int], rng: np.random.Generator) -> Floats:
+    """What one run more is off by, in its logarithm: for each replicate and run, ``[r, n]``."""
+    if fitted.run_scatter is not None:
+        return fitted.run_scatter[:, None] * rng.standard_normal(shape)
+    # Residuals of a fit are smaller than the scatter by the parameters spent.
+    num_points = len(fitted.residuals)
+    scatter = fitted.residuals * np.sqrt(num_points / (num_points - fitted.law.num_parameters))
+    return np.asarray(rng.choice(scatter, shape))

@@ -33,21 +33,28 @@ def _short(value: float) -> str:
     return f"{value:.3g}"
 
 
+def _readable(value: float) -> str:
+    """Three digits, or all before the point."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
 SHOWN = (
     Column("model", "model", str),
     Column("image M", "params_image", _millions),
     Column("text M", "params_text", _millions),
     Column("N M", "params", _millions),
-    Column("GFLOPs/sample", "flops_per_sample", lambda value: f"{value / 1e9:,.3g}"),
+    Column("GMACs/sample", "forward_macs_per_sample", lambda value: _readable(value / 1e9)),
+    Column("GFLOPs/sample", "flops_per_sample", lambda value: _readable(value / 1e9)),
     Column("samples", "samples", _number),
     Column("unique", "unique_samples", _number),
     Column("batch", "batch", _number),
     Column("LR", "lr", _short),
     Column("FLOPs", "flops", _short),
-    Column("GPU-hours", "gpu_hours", _short),
+    Column("GPU-hours", "gpu_hours", _readable),
     Column("samples/s", "samples_per_second", lambda value: f"{value:,.1f}"),
     Column("loss", "loss", lambda value: f"{value:.4f}"),
     Column("R@1", "r1", lambda value: f"{value:.2%}"),
+    Column("hardware", "hardware", str),
 )
 
 

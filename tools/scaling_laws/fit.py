@@ -29,6 +29,7 @@ from recaption.common.progress import Progress
 from tools.scaling_laws.columns import FORMATS, TARGETS
 from tools.scaling_laws.compare import Comparison, Contender, compare_laws
 from tools.scaling_laws.group import LAWS, FitConfig, fit_group
+from tools.scaling_laws.matched import match_runs
 from tools.scaling_laws.results import FitResult, GroupFit
 from tools.scaling_laws.table import Table, read_table
 from tools.scaling_laws.terminal import format_result
@@ -56,7 +57,9 @@ def fit_table(config: FitConfig) -> FitResult:
             fitted to any method.
     """
     _check(config)
-    table = read_table(config.table, config.format, config.columns, config.where)
+    table = read_table(
+        config.table, config.format, config.columns, config.where, config.targets or TARGETS
+    )
     groups = table.groups(config.by)
     pair = _pair(config, groups)
     targets = config.targets or [target for target in TARGETS if target in table.numbers]
@@ -78,6 +81,12 @@ def fit_table(config: FitConfig) -> FitResult:
             progress.advance(note=f"{name} {target}")
     _check_fitted(table, fits, config.laws)
     comparisons, not_compared = _compare(config, pair, targets, contenders)
+    matched = [
+        match_runs(
+            (pair[0], pair[1]), groups[pair[0]], groups[pair[1]], config.by, target, config.level
+        )
+        for target in (targets if pair else [])
+    ]
     settings = to_dict(config)
     if math.isinf(config.holdout_above):
         settings["holdout_above"] = None  # JSON has no infinity
@@ -88,16 +97,18 @@ def fit_table(config: FitConfig) -> FitResult:
         columns={name: str(expression) for name, expression in table.mapping.items()},
         num_rows=len(table),
         left_out=table.left_out,
+        unfinished=table.unfinished,
         settings=settings,
         groups=fits,
         comparisons=comparisons,
         not_compared=not_compared,
+        matched=[each for each in matched if each],
     )
 
 
 def _check(config: FitConfig) -> None:
     check_choice("format", config.format, ("auto", *FORMATS))
-    check_choice("fit_on", config.fit_on, ("front", "all"))
+    check_choice("fit_on", config.fit_on, ("auto", "front", "all"))
     check_choice("joint_size", config.joint_size, _SIZES)
     check_choice("compare_by", config.compare_by, ("auto", *LAWS))
     for target in config.targets:
@@ -150,8 +161,15 @@ def _compare(
     for target in targets if pair else []:
         first, second = (contenders[name, target] for name in pair)
         by = (config.compare_by,) if config.compare_by != "auto" else LAWS
-        law = next((law for law in by if law in first and law in second), None)
+        both = [law for law in by if law in first and law in second]
+        # The best at each compute against runs as they are would favour the best.
+        law = next((law for law in both if first[law].points & second[law].points), None)
         try:
+            if law is None and both:
+                raise UserError(
+                    f"compare: one L(C) of {target} is of the front and the other of all runs; "
+                    "fit_on=all makes them alike"
+                )
             if law is None:
                 missing = pair[0] if not set(by) & first.keys() else pair[1]
                 raise UserError(f"compare: {missing} has no fitted {' or '.join(by)} of {target}")

@@ -41,6 +41,8 @@ class FittedLaw:
     optima: Floats
     residuals: Floats
     replicates: Floats
+    #: Of the logarithm of one more run by each replicate, ``[r]``; None: as ``residuals`` are.
+    run_scatter: Floats | None = None
 
     def predict(self, inputs: Floats) -> Floats:
         """Values ``[n]`` for inputs ``[n, d]`` in their own units."""
@@ -146,9 +148,11 @@ def refine(
     """Many fits of the same points at once: Levenberg-Marquardt on reweighted squares.
 
     Each row of ``theta`` ``[m, p]`` is a start of its own and each row of ``weights`` ``[m, n]``
-    says how often its fit counts each point. The weight of a residual is that of Huber's loss,
-    min(1, delta / |r|). Five hundred of these cost as much as twenty fits by L-BFGS.
+    says how often its fit counts each point; ``y`` is ``[n]``, or ``[m, n]`` where each has values
+    of its own. The weight of a residual is that of Huber's loss, min(1, delta / |r|). Five hundred
+    of these cost as much as twenty fits by L-BFGS.
     """
+    y = np.broadcast_to(y, weights.shape)
     for step_delta in (max(delta, 0.01), delta):
         theta = _refine(law, theta, x, y, weights, step_delta, bounds)
     return theta
@@ -174,7 +178,7 @@ def _refine(
         gains = np.where(better, tried_loss < loss * (1 - 1e-6), damping < 1e6)
         loss = np.where(better, tried_loss, loss)
         rows, damping, loss = rows[gains], damping[gains], loss[gains]
-        predicted, jacobian = predicted[gains], jacobian[gains]
+        predicted, jacobian, y = predicted[gains], jacobian[gains], y[gains]
         if not len(rows):
             break
     return theta

@@ -16,10 +16,11 @@ from tools.scaling_laws.front import optimal_places, pareto_front
 from tools.scaling_laws.laws import ComputeLaw, Floats, JointLaw, Law
 from tools.scaling_laws.results import GroupFit, LawFit, Point
 from tools.scaling_laws.table import Table
+from tools.scaling_laws.trunks import estimate_scatter, simulate_law
 
 LAWS = ("curve", "joint")
-#: Fewer runs are no sample of runs: of four, a third of the draws have only one or two.
-_FEWEST_RUNS = 8
+#: Fewer trunks are no sample of trunks: of four, a third of the draws have only one or two.
+_FEWEST_TRUNKS = 8
 
 
 @dataclass
@@ -36,7 +37,7 @@ class FitConfig:
     by: str = "method"  #: column that says which rows are fitted together
     targets: list[str] = field(default_factory=list)  #: loss, error; what the table has by default
     laws: list[str] = field(default_factory=list)  #: curve, joint; what the table allows by default
-    fit_on: str = "front"  #: points of the curve: front, all
+    fit_on: str = "auto"  #: points of the curve: front, all; auto: all where the front is too small
     bins_per_decade: float = 4  #: of compute, for the front
     floor: bool = True  #: fit E; false: E = 0
     offset: bool = True  #: fit C0 of the curve; false: C0 = 0
@@ -47,7 +48,7 @@ class FitConfig:
     compare_by: str = "auto"
     budgets: list[float] = field(default_factory=list)  #: training FLOPs to find optima for
     huber_delta: float = 1e-3  #: where the loss of a log residual turns linear
-    num_replicates: int = 500  #: resamplings of the runs
+    num_replicates: int = 500  #: resamplings or simulations of the runs
     level: float = 0.9  #: of the intervals
     seed: int = 0  #: of the resampling
 
@@ -64,31 +65,31 @@ def fit_group(
         target: ``loss`` or ``error``.
         number: gives its resampling a seed of its own.
 
-    Raises:
-        UserError: no row has the ``target``.
     """
-    measured = ~np.isnan(group.numbers[target])
+    measured = group.numbers[target] > 0  # neither a gap nor an error of 0
+    notes = _left_out(group, target)
     group = group.select(measured)
+    kinds = config.laws or LAWS
     if not len(group):
-        raise UserError(f"{group.path}: {name} has no {target} in any row")
+        reason = f"{name}, {target}: no row has any to fit"
+        return GroupFit(name, target, [], [], dict.fromkeys(kinds, reason)), {}
     flops, values = group.numbers["flops"], group.numbers[target]
     held_out = flops > config.holdout_above
     on_front = np.zeros(len(group), dtype=bool)
     for part in (~held_out, held_out):
         if part.any():
             on_front[part] = pareto_front(flops[part], values[part], config.bins_per_decade)
+    on_curve = np.zeros(len(group), dtype=bool)
     laws: list[LawFit] = []
     not_fitted: dict[str, str] = {}
     contenders: dict[str, Contender] = {}
-    for kind in config.laws or LAWS:
-        chosen = on_front if _is_on_front(config, kind) else np.ones(len(group), dtype=bool)
-        used = chosen & ~held_out
+    for kind in kinds:
+        seed = (config.seed, number, LAWS.index(kind))
         try:
             law = _law(config, kind, group)
             inputs = np.stack([group.numbers[column] for column in law.inputs], axis=1)
             check_varies(law, inputs[~held_out], values[~held_out])  # before the front is taken
-            seed = (config.seed, number, LAWS.index(kind))
-            fitted = _fit(config, law, group, inputs, values, used, seed)
+            fit = _fit(config, law, group, inputs, values, on_front, held_out, seed)
         except UserError as error:
             hint = ""
             if isinstance(error, TooFewPoints):
@@ -97,20 +98,27 @@ def fit_group(
             continue
         points = Points(group.texts["name"], inputs, flops, values)
         rng = np.random.default_rng((*seed, 1))
-        to_predict = points.select(chosen & held_out)
-        described = describe_law(fitted, points, to_predict, config.level, config.budgets, rng)
-        if not measured.all():
-            described.notes.append(f"{(~measured).sum()} rows have no {target}: left out")
-        if note := _runs(group, used)[1]:
-            described.notes.append(note)
+        to_predict = points.select(fit.chosen & held_out)
+        described = describe_law(fit.law, points, to_predict, config.level, config.budgets, rng)
+        described.notes += notes + fit.notes
+        used = fit.chosen & ~held_out
+        if kind == "curve":
+            on_curve = used
         laws.append(described)
-        contenders[kind] = _contender(name, fitted, flops[used], described)
-    rows = _rows(config, group, target, on_front, held_out)
+        kinds_of_points = {"front": on_front, "all": np.ones_like(on_front)}
+        points_of = frozenset(k for k, v in kinds_of_points.items() if (v == fit.chosen).all())
+        contenders[kind] = _contender(name, fit, flops[used], points_of, described)
+    rows = _rows(group, target, on_front, held_out, on_curve)
     return GroupFit(name, target, rows, laws, not_fitted), contenders
 
 
-def _is_on_front(config: FitConfig, kind: str) -> bool:
-    return kind == "curve" and config.fit_on == "front"
+def _left_out(group: Table, target: str) -> list[str]:
+    """Notes on the rows that have nothing that a logarithm can be taken of."""
+    values = group.numbers[target]
+    notes = [f"{gaps} rows have no {target}: left out"] if (gaps := np.isnan(values).sum()) else []
+    if perfect := [group.texts["name"][i] for i in np.flatnonzero(values == 0)]:
+        notes.append(f"{', '.join(perfect)}: {target} is 0, which has no logarithm: left out")
+    return notes
 
 
 def _law(config: FitConfig, kind: str, group: Table) -> Law:
@@ -128,16 +136,30 @@ def _law(config: FitConfig, kind: str, group: Table) -> Law:
     return law
 
 
-def _contender(name: str, fitted: FittedLaw, flops: Floats, described: LawFit) -> Contender:
+@dataclass(frozen=True)
+class _Fit:
+    """A law, the points ``[n]`` that it is of (those held out among them), and what to mind."""
+
+    law: FittedLaw
+    chosen: NDArray[np.bool_]
+    notes: list[str]
+
+
+def _contender(
+    name: str, fit: _Fit, flops: Floats, points: frozenset[str], described: LawFit
+) -> Contender:
     def at_best(flops: Floats) -> Floats:
         assert described.compute_per_sample is not None
-        return optimal_places(fitted, described.compute_per_sample.k, flops)[1]
+        return optimal_places(fit.law, described.compute_per_sample.k, flops)[1]
 
     def on_curve(flops: Floats) -> Floats:
-        return fitted.predict_all(flops[:, None])
+        return fit.law.predict_all(flops[:, None])
 
+    notes = list(fit.notes)
+    if described.law == "joint" and not described.optima:
+        notes.append("best N and D are not determined, and so hardly what L(N, D) is there")
     predict = on_curve if described.law == "curve" else at_best
-    return Contender(name, predict, (float(flops.min()), float(flops.max())))
+    return Contender(name, predict, (float(flops.min()), float(flops.max())), points, tuple(notes))
 
 
 def _fit(
@@ -146,63 +168,104 @@ def _fit(
     group: Table,
     inputs: Floats,
     values: Floats,
-    used: NDArray[np.bool_],
+    on_front: NDArray[np.bool_],
+    held_out: NDArray[np.bool_],
     seed: tuple[int, ...],
-) -> FittedLaw:
-    inputs, values = inputs[used], values[used]
-    fitted = fit_law(law, inputs, values, config.huber_delta)
-    runs, _ = _runs(group, used)
-    return bootstrap_law(
-        fitted, inputs, values, runs, config.huber_delta, config.num_replicates, seed
+) -> _Fit:
+    """Fits ``law`` to the points that it is of; of a front that is too small for it, to all."""
+    everything = np.ones(len(group), dtype=bool)
+    is_curve = isinstance(law, ComputeLaw)
+    if not is_curve or config.fit_on == "all":
+        return _fit_to(config, law, group, inputs, values, everything, held_out, seed)
+    try:
+        return _fit_to(config, law, group, inputs, values, on_front, held_out, seed)
+    except TooFewPoints:
+        if config.fit_on == "front":
+            raise
+    fit = _fit_to(config, law, group, inputs, values, everything, held_out, seed)
+    num_front, num_all = ((chosen & ~held_out).sum() for chosen in (on_front, everything))
+    fit.notes.append(
+        f"the front has {num_front} points, too few for L(C): it is fitted to all {num_all}, so it "
+        "is of the runs as they are, not of the best at each compute"
     )
+    return fit
 
 
-def _runs(group: Table, used: NDArray[np.bool_]) -> tuple[NDArray[np.str_], str | None]:
-    """What is resampled together, and a note if that is not what it should be."""
+def _fit_to(
+    config: FitConfig,
+    law: Law,
+    group: Table,
+    inputs: Floats,
+    values: Floats,
+    chosen: NDArray[np.bool_],
+    held_out: NDArray[np.bool_],
+    seed: tuple[int, ...],
+) -> _Fit:
+    used = chosen & ~held_out
+    x, y = inputs[used], values[used]
+    fitted = fit_law(law, x, y, config.huber_delta)
+    how_often = (config.huber_delta, config.num_replicates, seed)
+    runs, num_trunks = _runs(group, used)
+    if num_trunks == len(runs) or num_trunks >= _FEWEST_TRUNKS:
+        return _Fit(bootstrap_law(fitted, x, y, runs, *how_often), chosen, [])
+    few = f"the {len(runs)} points are branches of {num_trunks} trunks, too few to draw from"
+    scatter = estimate_scatter(fitted, x, runs)
+    if scatter is None:
+        alone = np.arange(len(runs)).astype(str)
+        note = (
+            f"{few}, and the law bends through their means: the intervals know nothing of what the "
+            "seed of a trunk does, so they are too narrow; more sizes or seeds would tell"
+        )
+        return _Fit(bootstrap_law(fitted, x, y, alone, *how_often), chosen, [note])
+    note = (
+        f"{few}: intervals are of fits to simulated runs, with a scatter of {scatter.trunks:.2g} "
+        f"between trunks (of {scatter.trunks_freedom:.1f} degrees of freedom) and "
+        f"{scatter.branches:.2g} between branches"
+    )
+    return _Fit(simulate_law(fitted, x, runs, scatter, *how_often), chosen, [note])
+
+
+def _runs(group: Table, used: NDArray[np.bool_]) -> tuple[NDArray[np.str_], int]:
+    """The run of each point that is used, and how many there are."""
     rows = np.array([f"row {i}" for i in range(len(group))])
     names = np.array(group.texts.get("run", rows))
     runs = np.where(names == "", rows, names)[used]
-    num_runs = len(np.unique(runs))
-    if num_runs in (len(runs), 0) or num_runs >= _FEWEST_RUNS:
-        return runs, None
-    return rows[used], (
-        f"the {len(runs)} points are branches of {num_runs} runs, too few to resample: they are "
-        "resampled as if each were a run of its own, so the intervals may be too narrow"
-    )
+    return runs, len(np.unique(runs))
 
 
 def _hint(config: FitConfig, kind: str, num_points: int, num_held_out: int) -> str:
     """What can be done about too few points."""
     held_out = f", {num_held_out} held out" if num_held_out else ""
     way = "more runs are needed"
-    if _is_on_front(config, kind) and num_points - num_held_out >= FEWEST_PLACES:
+    is_on_front = kind == "curve" and config.fit_on == "front"
+    if is_on_front and num_points - num_held_out >= FEWEST_PLACES:
         way = "fit_on=all takes those off the front, too, a larger bins_per_decade more of it"
     return f" (of {num_points}{held_out}); {way}"
 
 
 def _rows(
-    config: FitConfig,
     group: Table,
     target: str,
     on_front: NDArray[np.bool_],
     held_out: NDArray[np.bool_],
+    on_curve: NDArray[np.bool_],
 ) -> list[Point]:
     def number(column: str, row: int) -> float | None:
         value = group.numbers[column][row] if column in group.numbers else math.nan
         return None if math.isnan(value) else float(value)
 
-    fitted = ~held_out & (on_front if _is_on_front(config, "curve") else True)
     return [
         Point(
             name=group.texts["name"][i],
             model=group.texts["model"][i] if "model" in group.texts else "",
+            run=group.texts["run"][i] if "run" in group.texts else "",
             flops=float(group.numbers["flops"][i]),
             params=number("params", i),
             samples=number("samples", i),
             value=float(group.numbers[target][i]),
             on_front=bool(on_front[i]),
             held_out=bool(held_out[i]),
-            was_fitted=bool(fitted[i]),
+            was_fitted=bool(on_curve[i]),
         )
         for i in range(len(group))
     ]

@@ -1,12 +1,12 @@
 """What came out of a ladder: one row a run, read from what the runs have written.
 
 ``RUN/result.json`` is a finished run's row and the mark that it is finished; ``results.csv`` holds
-those of all runs, and of the failed ones what is known of them.
+those of all runs, and of the failed ones what is known of them. A run whose held-out loss is no
+number is finished, too, as ``diverged``.
 """
 
 import csv
 import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,22 +20,30 @@ from pretrain.checkpoint import (
 from pretrain.metrics import METRICS, read_metrics, read_validations
 from recaption.common.config import UserError, check_unchanged
 from recaption.common.files import atomic_write, read_json
-from tools.scaling_laws.cost import Costs
+from tools.scaling_laws.cost import Costs, ModelCost
+from tools.scaling_laws.hardware import describe_hardware
 from tools.scaling_laws.ladder import LadderConfig, Rung
 
 RESULT = "result.json"
 FAILURE = "failure.json"
 RESULTS = "results.csv"
-DONE, FAILED = "done", "failed"
+DONE, FAILED, DIVERGED = "done", "failed", "diverged"
 
 #: ``flops`` are training FLOPs in all, the shared trunk included, as are gpu_hours (of ranks, while
 #: steps were made); ``error`` is 1 - R@1, the mean of both directions; ``params`` leaves out the
-#: token embedding. Rows of one ``run`` share a trunk.
+#: token embedding, ``forward_macs_per_sample`` the objective. Rows of one ``run`` share a trunk.
 COLUMNS = (
-    *("name", "model", "params_image", "params_text", "params", "flops_per_sample", "samples"),
-    *("unique_samples", "batch", "lr", "flops", "gpu_hours", "samples_per_second", "loss"),
-    *("error", "method", "data", "seed", "status", "run"),
+    *("name", "model", "params_image", "params_text", "params", "forward_macs_per_sample"),
+    *("flops_per_sample", "samples", "unique_samples", "batch", "lr", "flops", "gpu_hours"),
+    *("samples_per_second", "loss", "error", "method", "data", "seed", "status", "run", "hardware"),
 )
+#: What may be another than when a run was begun. What its held-out figures depend on may not.
+_MAY_CHANGE = (
+    *(key for key in MAY_CHANGE if key not in ("data.train", "validation")),
+    "validation.every",
+)
+#: Of two counts of the same FLOPs.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ def state_of(rung: Rung) -> RungState:
     if not begun.exists():
         step = rung.begin_step
         return RungState(FAILED if (rung.folder / FAILURE).exists() else "new", step)
-    check_unchanged(rung.config, begun, MAY_CHANGE)
+    check_unchanged(rung.config, begun, _MAY_CHANGE)
     result = rung.folder / RESULT
     if result.exists():
         kept = read_json(result)
@@ -70,6 +78,20 @@ def state_of(rung: Rung) -> RungState:
     complete = complete_checkpoints(rung.folder)
     step = step_of(complete[-1]) if complete else rung.begin_step
     return RungState(FAILED if (rung.folder / FAILURE).exists() else "begun", step)
+
+
+def check_cost(rung: Rung, cost: ModelCost) -> None:
+    """Raises: UserError: the run is done, and its row was written with other FLOPs a sample."""
+    result = rung.folder / RESULT
+    if not result.exists():
+        return
+    then = read_json(result)["flops_per_sample"]
+    if abs(then / cost.flops_per_sample - 1) > _ROUNDING:
+        raise UserError(
+            f"{result} was written with {then:.6g} FLOPs a sample, not {cost.flops_per_sample:.6g} "
+            "as they are counted now: give the cost.text_length of then, or delete the file and "
+            "`run` writes it again"
+        )
 
 
 def can_begin(rung: Rung) -> bool:
@@ -91,6 +113,8 @@ def is_trained(rung: Rung) -> bool:
 def close(rung: Rung, config: LadderConfig, costs: Costs) -> dict[str, Any]:
     """Writes the row of a trained run, the mark that it is done; returns it.
 
+    Without Slurm it was trained on this machine.
+
     Raises:
         UserError: its metrics are not whole.
     """
@@ -99,12 +123,13 @@ def close(rung: Rung, config: LadderConfig, costs: Costs) -> dict[str, Any]:
     if figures is None or row["gpu_hours"] is None:
         raise UserError(f"{rung.folder / METRICS} has no figures of the last step")
     recall = (figures["t2i_r1"] + figures["i2t_r1"]) / 2
-    # JSON has no NaN, so a run that diverged has null in its metrics: a table must not have a gap.
-    loss = math.nan if figures["loss"] is None else figures["loss"]
-    row |= {"loss": loss, "error": 1 - recall, "status": DONE}
+    # JSON has no NaN, so a run that diverged has null in its metrics.
+    status = DIVERGED if figures["loss"] is None else DONE
+    row |= {"loss": figures["loss"], "error": 1 - recall, "status": status}
+    row["hardware"] = describe_hardware(config)
     with atomic_write(rung.folder / RESULT) as path:
         path.write_text(json.dumps(row, indent=1))
-    (rung.folder / FAILURE).unlink(missing_ok=True)
+    forget_failure(rung)
     return row
 
 
@@ -112,6 +137,10 @@ def note_failure(rung: Rung, reason: str) -> None:
     rung.folder.mkdir(parents=True, exist_ok=True)
     with atomic_write(rung.folder / FAILURE) as path:
         path.write_text(json.dumps({"reason": reason}))
+
+
+def forget_failure(rung: Rung) -> None:
+    (rung.folder / FAILURE).unlink(missing_ok=True)
 
 
 def write_results(rungs: list[Rung], config: LadderConfig, costs: Costs) -> list[dict[str, Any]]:
@@ -167,6 +196,7 @@ def _row(rung: Rung, config: LadderConfig, costs: Costs) -> dict[str, Any]:
         "params_image": cost.params_image,
         "params_text": cost.params_text,
         "params": cost.params,
+        "forward_macs_per_sample": sum(cost.forward_macs.values()),
         "flops_per_sample": cost.flops_per_sample,
         "samples": rung.samples,
         "unique_samples": rung.unique_samples,
@@ -178,11 +208,19 @@ def _row(rung: Rung, config: LadderConfig, costs: Costs) -> dict[str, Any]:
         "loss": None,
         "error": None,
         "method": rung.method,
-        "data": config.data.name or config.data.train,
+        "data": _data_name(rung, config),
         "seed": rung.seed,
         "status": "",
         "run": rung.run,
+        "hardware": "",
     }
+
+
+def _data_name(rung: Rung, config: LadderConfig) -> str:
+    """Each part of a set has a name of its own, so that `by=data` parts them."""
+    name = config.data.name or config.data.train
+    first = rung.config.data.num_samples
+    return f"{name}:first-{first}" if first else name
 
 
 def _held_out(rung: Rung) -> dict[str, Any] | None:

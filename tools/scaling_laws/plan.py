@@ -7,7 +7,7 @@ from recaption.common.config import load_config, print_json
 from recaption.common.progress import format_seconds
 from tools.scaling_laws.cost import Costs, ModelCost, assumed_speed
 from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
-from tools.scaling_laws.outcome import RungState, measured_seconds, state_of
+from tools.scaling_laws.outcome import RungState, check_cost, measured_seconds, state_of
 
 USAGE = """usage: python -m tools.scaling_laws plan LADDER.yaml [key=value ...] [--json]
 
@@ -26,6 +26,8 @@ def make_plan(config: LadderConfig, rungs: list[Rung]) -> dict[str, Any]:
     """All figures; ``seconds`` are of what a run need still train, None where unknown."""
     costs = Costs(config)
     speeds = Speeds(config, rungs, costs)
+    for rung in rungs:
+        check_cost(rung, costs.of(rung))
     rows = [_row(rung, state_of(rung), costs.of(rung), speeds) for rung in rungs]
     known = [row["seconds_left"] for row in rows]
     seconds = None if None in known else sum(known)

@@ -10,6 +10,14 @@ from matplotlib.ticker import LogFormatterSciNotation, NullFormatter, ScalarForm
 from pretrain.evaluate.curves import COLOURS, as_data_uri, new_axes
 
 _SIZE = (6.4, 4.2)  # inches
+_MARGIN = 1.08
+_MARKERS = ("o", "s", "^", "D")  # each with all colours
+_TOLD = {
+    "compute": "Lines: L(C)",
+    "best": "Lines: L(N, D) at the best N and D of each compute, where that N was trained",
+    "size": "Lines: L(N, D) of the sizes trained, from the fewest to the most samples",
+    "": "No line: no law was fitted",
+}
 LABELS = {"loss": "held-out loss", "error": "error, 1 - R@1"}
 
 
@@ -22,37 +30,70 @@ def draw_compute(groups: list[dict[str, Any]], target: str) -> str:
         target: `loss` or `error`.
     """
     axes = new_axes(*_SIZE)
-    for colour, group in zip(COLOURS, groups, strict=False):
+    shown: list[float] = []
+    for index, group in enumerate(groups):
+        colour, marker = _style(index)
         kinds = defaultdict(list)
         for point in group["points"]:
             kinds[_kind(point)].append((point["flops"], point["value"]))
-        _scatter(axes, kinds["other"], colour, marker="o", facecolors="none", alpha=0.6)
-        _scatter(axes, kinds["front"], colour, marker="o", label=group["group"])
+            shown.append(point["value"])
+        _scatter(axes, kinds["other"], colour, marker=marker, facecolors="none", alpha=0.6)
+        _scatter(axes, kinds["front"], colour, marker=marker, label=group["group"])
         _scatter(
             axes, kinds["held out"], colour, marker="*", s=110, label=f"{group['group']}, held out"
         )
-        band = next((law["band"] for law in group["laws"] if law["band"]), None)
-        if band:
+        for band in drawn_bands(group):
             axes.plot(band["flops"], band["value"], color=colour, linewidth=1.5)
             axes.fill_between(
                 band["flops"], band["low"], band["high"], color=colour, alpha=0.15, linewidth=0
             )
+            shown += band["value"]
+    if shown:  # the ends of a wide band may be far outside
+        axes.set_ylim(min(shown) / _MARGIN, max(shown) * _MARGIN)
     return _finish(axes, "training FLOPs", LABELS[target])
 
 
+def drawn_bands(group: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those of L(C); where there is no L(C), of L(N, D)."""
+    return next((law["bands"] for law in group["laws"] if law["bands"]), [])
+
+
+def tell_bands(groups: list[dict[str, Any]]) -> str:
+    """What the lines are that `draw_compute` draws."""
+    named: dict[str, list[str]] = defaultdict(list)
+    for group in groups:
+        for at in {band["at"] for band in drawn_bands(group)} or {""}:
+            named[at].append(group["group"])
+    return " ".join(f"{_TOLD[at]} ({', '.join(names)})." for at, names in named.items())
+
+
 def draw_samples(points: Iterable[dict[str, Any]], target: str) -> str:
-    """Loss or error over samples seen, a line for each model."""
+    """Loss or error over samples seen, a line for each run: a model on one set with one seed."""
     axes = new_axes(*_SIZE)
-    lines: dict[str, list[tuple[float, float]]] = defaultdict(list)
-    for point in points:
-        if point["samples"] is not None:
-            lines[point["model"] or "all"].append((point["samples"], point["value"]))
-    for index, (name, line) in enumerate(lines.items()):
+    for index, (name, line) in enumerate(_lines(points).items()):
         samples, values = zip(*sorted(line), strict=True)
         style = ("-", "--", ":", "-.")[index // len(COLOURS) % 4]
         colour = COLOURS[index % len(COLOURS)]
         axes.plot(samples, values, style, color=colour, marker="o", markersize=4, label=name)
     return _finish(axes, "samples seen", LABELS[target])
+
+
+def _lines(points: Iterable[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
+    """By the name of the model; where it has several runs of several lengths, by theirs."""
+    by_model: dict[str, dict[str, list[tuple[float, float]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    for point in points:
+        if point["samples"] is not None:
+            runs = by_model[point["model"] or "all"]
+            runs[point["run"]].append((point["samples"], point["value"]))
+    lines: dict[str, list[tuple[float, float]]] = {}
+    for model, runs in by_model.items():
+        if len(runs) > 1 and any(len(line) > 1 for line in runs.values()):
+            lines |= runs
+        else:  # runs of one point each make no line
+            lines[model] = [place for line in runs.values() for place in line]
+    return lines
 
 
 def draw_ratio(comparison: dict[str, Any]) -> str:
@@ -69,6 +110,11 @@ def draw_ratio(comparison: dict[str, Any]) -> str:
         f"{LABELS[comparison['target']]}: {comparison['first']} / {comparison['second']}"
     )
     return as_data_uri(axes)
+
+
+def _style(index: int) -> tuple[str, str]:
+    """Colour and marker, which no two groups of the first 28 have in common."""
+    return COLOURS[index % len(COLOURS)], _MARKERS[index // len(COLOURS) % len(_MARKERS)]
 
 
 def _kind(point: dict[str, Any]) -> str:

@@ -1,5 +1,7 @@
 """``report.html``: what a scaling experiment gave, to look at. One file, nothing fetched."""
 
+import base64
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,19 +11,29 @@ from omegaconf import MISSING
 
 from recaption.common.config import UserError, load_config, print_json
 from recaption.common.files import atomic_write, read_json, sha256_file
+from tools.scaling_laws.columns import TARGETS
+from tools.scaling_laws.compare import first_middle_last
 from tools.scaling_laws.export import show, shown_columns, table_rows, write_exports
 from tools.scaling_laws.fit import FIT
-from tools.scaling_laws.plots import LABELS, draw_compute, draw_ratio, draw_samples
+from tools.scaling_laws.plots import (
+    LABELS,
+    draw_compute,
+    draw_ratio,
+    draw_samples,
+    tell_bands,
+)
 from tools.scaling_laws.results import VERSION
 from tools.scaling_laws.table import Table, read_table
 
 USAGE = """usage: python -m tools.scaling_laws report table=RESULTS.csv [output=FOLDER] [--json]
 
-Writes report.html (plots and the table, in one file), table.csv, table.json and table.tex. The
+Writes report.html (plots and the table, in one file), the plots as SVG, table.csv, table.json and
+table.tex. The
 laws are those of fit.json beside the table, which `fit` writes; without it points alone are drawn.
 """
 
 REPORT = "report.html"
+_KINDS = ("compute", "samples")  # what a target is drawn over
 _TEMPLATE = Path(__file__).with_name("report.html.jinja")
 
 
@@ -61,17 +73,18 @@ def write_report(config: ReportConfig) -> Path:
     )
     environment.filters["figure"] = lambda value: f"{value:.4g}"
     environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
+    sections = [_section(groups, target) for target in targets]
+    comparisons = [_compared(comparison) for comparison in (fit["comparisons"] if fit else [])]
+    _write_plots(output, sections, comparisons)
     page = environment.from_string(_TEMPLATE.read_text()).render(
         title=config.title,
         table=config.table,
         left_out=table.left_out,
+        unfinished=table.unfinished,
         fit=fit,
-        sections=[_section(groups, target) for target in targets],
+        sections=sections,
         labels=LABELS,
-        comparisons=[
-            {"figures": comparison, "plot": draw_ratio(comparison)}
-            for comparison in (fit["comparisons"] if fit else [])
-        ],
+        comparisons=comparisons,
         columns=[column.title for column in columns],
         rows=[[show(column, row) for column in columns] for row in rows],
     )
@@ -99,7 +112,9 @@ def _read_table(path: str, fit: dict[str, Any] | None) -> Table:
     settings: dict[str, Any] = {"format": "auto", "columns": {}, "where": {}}
     if fit:
         settings = fit["settings"]
-    return read_table(path, settings["format"], settings["columns"], settings["where"])
+    # Without a fit nobody asks that the figures be such as a law can be fitted to.
+    targets = (settings["targets"] or TARGETS) if fit else ()
+    return read_table(path, settings["format"], settings["columns"], settings["where"], targets)
 
 
 def _unfitted(table: Table) -> list[dict[str, Any]]:
@@ -111,13 +126,13 @@ def _unfitted(table: Table) -> list[dict[str, Any]]:
             points = [
                 {
                     **{key: row.get(key) for key in ("name", "flops", "params", "samples")},
-                    "model": row.get("model") or "",
+                    **{key: row.get(key) or "" for key in ("model", "run")},
                     "value": row[target],
                     "on_front": True,
                     "held_out": False,
                 }
                 for row in rows
-                if row.get(target) is not None
+                if row.get(target)  # 0 has no place on a logarithmic axis
             ]
             if points:
                 groups.append({"group": name, "target": target, "points": points, "laws": []})
@@ -131,5 +146,31 @@ def _section(groups: list[dict[str, Any]], target: str) -> dict[str, Any]:
         "target": target,
         "groups": chosen,
         "by_compute": draw_compute(chosen, target),
+        "lines": tell_bands(chosen),
         "by_samples": draw_samples(points, target),
     }
+
+
+def _compared(comparison: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "figures": comparison,
+        "plot": draw_ratio(comparison),
+        "shown": first_middle_last(len(comparison["multipliers"])),
+    }
+
+
+def _write_plots(
+    output: Path, sections: list[dict[str, Any]], comparisons: list[dict[str, Any]]
+) -> None:
+    """The page's plots as files, to be shown elsewhere: on white, as a page may be dark."""
+    plots = {f"{s['target']}_by_{by}": s[f"by_{by}"] for s in sections for by in _KINDS}
+    for comparison in comparisons:
+        names = (comparison["figures"][key] for key in ("target", "first", "second"))
+        plots["_".join(["ratio", *names])] = comparison["plot"]
+    for name, uri in plots.items():
+        drawn = base64.b64decode(uri.partition(",")[2]).decode()
+        on_white = re.sub(
+            r"(<svg[^>]*>)", r'\1<rect width="100%" height="100%" fill="white"/>', drawn
+        )
+        with atomic_write(output / f"{re.sub('[^A-Za-z0-9_.-]', '-', name)}.svg") as path:
+            path.write_text(on_white)

@@ -11,8 +11,9 @@ from typing import Any
 from tools.scaling_laws.bootstrap import Interval
 from tools.scaling_laws.compare import Comparison
 from tools.scaling_laws.front import ComputePerSample, Optimum
+from tools.scaling_laws.matched import Matched
 
-VERSION = 1
+VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Point:
 
     name: str
     model: str
+    run: str
     flops: float
     params: float | None
     samples: float | None
@@ -48,8 +50,14 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Band:
-    """The law and its interval along compute, without the scatter of single runs."""
+    """The law and its interval along compute, without the scatter of single runs.
 
+    ``at`` says what of L(N, D) it is: ``best`` at the best N and D of each compute, ``size`` at the
+    ``size`` of some of the runs, over D; of L(C) it is ``compute``.
+    """
+
+    at: str
+    size: float | None
     flops: list[float]
     value: list[float]
     low: list[float]
@@ -61,8 +69,9 @@ class LawFit:
     """One fitted law. ``law`` is ``curve`` for L(C) or ``joint`` for L(N, D).
 
     ``parameters`` are those of ``formula``; ``rms`` is the root mean square of log (measured /
-    predicted), so 0.01 is one per cent. ``band`` is of a curve; ``compute_per_sample`` (k in
-    C = k N D), ``optimal_exponents`` and ``optima`` are of a joint law, if the table has compute.
+    predicted), so 0.01 is one per cent. ``notes`` say what to mind. ``compute_per_sample`` (k in
+    C = k N D), ``optimal_exponents`` and ``optima`` are of a joint law, the last two only of one
+    whose exponents are determined.
     """
 
     law: str
@@ -73,7 +82,7 @@ class LawFit:
     rms: float
     held_out: list[Prediction]
     notes: list[str]
-    band: Band | None = None
+    bands: list[Band]
     compute_per_sample: ComputePerSample | None = None
     optimal_exponents: dict[str, Interval] | None = None
     optima: list[Optimum] = field(default_factory=list)
@@ -92,7 +101,11 @@ class GroupFit:
 
 @dataclass(frozen=True)
 class FitResult:
-    """All of ``fit.json``. ``columns`` says how each of the table's columns was read."""
+    """All of ``fit.json``.
+
+    ``columns`` says how each of the table's columns was read, ``unfinished`` names the runs that
+    their status left out.
+    """
 
     table: str
     table_sha256: list[str]
@@ -100,10 +113,12 @@ class FitResult:
     columns: dict[str, str]
     num_rows: int
     left_out: dict[str, int]
+    unfinished: dict[str, list[str]]
     settings: dict[str, Any]
     groups: list[GroupFit]
     comparisons: list[Comparison]
     not_compared: dict[str, str]
+    matched: list[Matched]
     version: int = VERSION
 
     def to_dict(self) -> dict[str, Any]:

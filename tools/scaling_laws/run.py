@@ -19,8 +19,10 @@ from recaption.common.signals import EXIT_UNFINISHED
 from tools.scaling_laws.cost import Costs
 from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
 from tools.scaling_laws.outcome import (
+    DIVERGED,
     RESULTS,
     can_begin,
+    check_cost,
     close,
     is_trained,
     note_failure,
@@ -46,25 +48,28 @@ def main(argv: list[str]) -> int:
     rungs, costs = make_rungs(config), Costs(config)
     for rung in rungs:  # what does not fit together is told before anything is trained
         state_of(rung)
-        costs.of(rung)
+        check_cost(rung, costs.of(rung))
     failed: list[Rung] = []
     was_stopped = False
     with _alone(Path(config.output)):
         if config.slurm:
-            submit_rungs(rungs, config, costs)
+            failed = submit_rungs(rungs, config, costs)
         else:
             failed, was_stopped = run_here(rungs, config, costs)
         rows = write_results(rungs, config, costs)
     num_done = sum(state_of(rung).is_done for rung in rungs)
     print(f"{num_done} of {len(rungs)} runs done: {Path(config.output) / RESULTS}", flush=True)
+    if diverged := [row["name"] for row in rows if row["status"] == DIVERGED]:
+        print(f"diverged, so left out of any fit: {', '.join(diverged)}", flush=True)
     print_json(argv, {"results": rows, "failed": [rung.name for rung in failed]})
     if was_stopped:
         return EXIT_UNFINISHED
     if failed:
-        raise UserError(
-            f"failed: {', '.join(rung.name for rung in failed)}; their logs are in "
-            f"{Path(config.output) / 'logs'}; the same command tries them again"
-        )
+        logs, again = Path(config.output) / "logs", "the same command tries them again"
+        if config.slurm:
+            logs, again = Path(config.job.logs), "they are submitted again"
+        names = ", ".join(rung.name for rung in failed)
+        raise UserError(f"failed: {names}; their logs are in {logs}; {again}")
     return 0
 
 
@@ -98,8 +103,9 @@ def run_here(rungs: list[Rung], config: LadderConfig, costs: Costs) -> tuple[lis
                     write_results(rungs, config, costs)
                     continue
             row = close(rung, config, costs)
+            loss = "is no number" if row["loss"] is None else f"{row['loss']:.4f}"
             print(
-                f"{rung.name}: loss {row['loss']:.4f}, R@1 {1 - row['error']:.2%}, "
+                f"{rung.name}: loss {loss}, R@1 {1 - row['error']:.2%}, "
                 f"{row['samples_per_second']:.1f} samples/s, {row['gpu_hours'] * 60:.1f} min",
                 flush=True,
             )

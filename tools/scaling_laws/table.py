@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,8 @@ class Table:
 
     ``texts`` and ``numbers`` have Canopy's names and units, an empty field is ``""`` or NaN;
     ``others`` are the columns that no name was known for, as they stand in the file. ``left_out``
-    says how many rows were left out, by the reason.
+    says how many rows were left out, by the reason, and ``unfinished`` names the runs that their
+    status left out.
     """
 
     path: str
@@ -37,6 +39,7 @@ class Table:
     numbers: dict[str, Floats]
     others: dict[str, list[Any]]
     left_out: dict[str, int]
+    unfinished: dict[str, list[str]]
 
     def __len__(self) -> int:
         return len(self.texts["name"])
@@ -52,6 +55,7 @@ class Table:
             {name: column[kept] for name, column in self.numbers.items()},
             {name: [column[i] for i in kept] for name, column in self.others.items()},
             self.left_out,
+            self.unfinished,
         )
 
     def groups(self, by: str) -> dict[str, "Table"]:
@@ -74,7 +78,11 @@ class Table:
 
 
 def read_table(
-    path: str, format_name: str, columns: dict[str, str], where: dict[str, str]
+    path: str,
+    format_name: str,
+    columns: dict[str, str],
+    where: dict[str, str],
+    targets: Collection[str] = TARGETS,
 ) -> Table:
     """Reads CSV (also .gz) or Parquet; several files, separated by commas, are one table.
 
@@ -83,6 +91,7 @@ def read_table(
         format_name: see ``map_columns``.
         columns: Canopy's name -> expression, where the format does not fit.
         where: column -> value that its rows must have; ``=OTHER`` means what stands in OTHER.
+        targets: those that must be in range; of the others what is not is a gap.
 
     Raises:
         UserError: a file cannot be read, a column is missing, a number is none or out of range,
@@ -103,15 +112,20 @@ def read_table(
             f"choose one, as in where.{TASK}={min(tasks)}"
         )
     finished = []
+    unfinished: dict[str, list[str]] = {}
     for place, row in numbered:
         status = _text(row, mapping, "status")
         if status.lower() in _FINISHED:
             finished.append((f"{place} ({_text(row, mapping, 'name')})", row))
         else:
             left_out[f"status={status}"] += 1
+            unfinished.setdefault(status, []).append(_text(row, mapping, "name") or place)
     if not finished:
         raise UserError(f"{path}: no row has finished; their status: {dict(left_out)}")
-    return _build(path, format_name, mapping, finished, header, +left_out)
+    texts, numbers = _texts(mapping, finished), _numbers(mapping, finished, targets)
+    used = {expression.column for expression in mapping.values()}
+    others = {name: [row.get(name) for _, row in finished] for name in header if name not in used}
+    return Table(path, format_name, mapping, texts, numbers, others, dict(+left_out), unfinished)
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -130,7 +144,8 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
                 strings_can_be_null=True,
             )
             table = pyarrow.csv.read_csv(path, convert_options=options)
-    except (pa.ArrowException, UnicodeDecodeError) as error:
+    # Arrow raises OSError of its own for what is cut off.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no table: {str(error).splitlines()[0]}") from None
     repeated = [name for name, count in Counter(table.column_names).items() if count > 1]
     if repeated:
@@ -167,21 +182,20 @@ def _same(left: Any, right: Any) -> bool:
         return False
 
 
-def _build(
-    path: str,
-    format_name: str,
+def _texts(
+    mapping: dict[str, Expression], rows: list[tuple[str, dict[str, Any]]]
+) -> dict[str, list[str]]:
+    names = [name for name in TEXTS if name in mapping or name == "name"]
+    return {name: [_text(row, mapping, name) for _, row in rows] for name in names}
+
+
+def _numbers(
     mapping: dict[str, Expression],
     rows: list[tuple[str, dict[str, Any]]],
-    header: list[str],
-    left_out: dict[str, int],
-) -> Table:
-    texts = {
-        name: [_text(row, mapping, name) for _, row in rows]
-        for name in TEXTS
-        if name in mapping or name == "name"
-    }
+    targets: Collection[str],
+) -> dict[str, Floats]:
     numbers = {
-        name: np.array([_number(row, expression, name, place) for place, row in rows])
+        name: np.array([_number(row, expression, name, place, targets) for place, row in rows])
         for name, expression in mapping.items()
         if name in NUMBERS
     }
@@ -192,9 +206,7 @@ def _build(
     for (place, _), flops in zip(rows, numbers["flops"], strict=True):
         if math.isnan(flops):
             raise UserError(f"{place}: flops are missing; every point needs its compute")
-    used = {expression.column for expression in mapping.values()}
-    others = {name: [row.get(name) for _, row in rows] for name in header if name not in used}
-    return Table(path, format_name, mapping, texts, numbers, others, dict(left_out))
+    return numbers
 
 
 def _text(row: dict[str, Any], mapping: dict[str, Expression], name: str) -> str:
@@ -202,7 +214,9 @@ def _text(row: dict[str, Any], mapping: dict[str, Expression], name: str) -> str
     return "" if value is None else str(value)
 
 
-def _number(row: dict[str, Any], expression: Expression, name: str, place: str) -> float:
+def _number(
+    row: dict[str, Any], expression: Expression, name: str, place: str, targets: Collection[str]
+) -> float:
     """NaN for an empty field. Raises: UserError: the field is no number, or out of range."""
     field = row.get(expression.column)
     if field is None:
@@ -212,17 +226,30 @@ def _number(row: dict[str, Any], expression: Expression, name: str, place: str) 
     except (TypeError, ValueError):
         raise UserError(f"{place}: {expression.column} is {field!r}, not a number") from None
     source = "" if expression.column == name else f" (from {expression.column}={field})"
-    if name in TARGETS and not math.isfinite(value):
+    try:
+        if name in TARGETS:
+            _check_target(name, value, expression)
+        elif name in _POSITIVE and not 0 < value < math.inf:
+            raise UserError(f"{name} is {value:g}; it must be above 0: check its unit")
+    except UserError as error:
+        if name in TARGETS and name not in targets:
+            return math.nan
+        raise UserError(f"{place}{source}: {error}") from None
+    return value
+
+
+def _check_target(name: str, value: float, expression: Expression) -> None:
+    """An error of 0 is a figure, though not one that a law is fitted to."""
+    if not math.isfinite(value):
         raise UserError(
-            f"{place}: {name} is {value}{source}; mark a run that diverged status=failed, or "
-            "leave the field empty"
+            f"{name} is {value}; mark a run that diverged status=diverged, or leave the field empty"
         )
-    if name in (*_POSITIVE, *TARGETS) and not (0 < value < math.inf):
-        why = "the law is fitted to its logarithm" if name in TARGETS else "check its unit"
-        raise UserError(f"{place}: {name} is {value:g}{source}; it must be above 0: {why}")
+    if value < 0 or (value == 0 and name == "loss"):
+        raise UserError(
+            f"{name} is {value:g}; it must be above 0: the law is fitted to its logarithm"
+        )
     if name == "error" and value > 1:
         raise UserError(
-            f"{place}: error is {value:g}{source}; it is a share of at most 1: for per cent give "
+            f"error is {value:g}; it is a share of at most 1: for per cent give "
             f"columns.error='{expression.column} * 0.01', for accuracies '1 - NAME * 0.01'"
         )
-    return value

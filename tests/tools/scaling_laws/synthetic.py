@@ -33,6 +33,15 @@ def noise(count: int, scatter: float, seed: int) -> Floats:
     return np.exp(scatter * np.random.default_rng(seed).standard_normal(count))
 
 
+def trunk_noise(
+    num_trunks: int, num_branches: int, trunks: float, branches: float, seed: int
+) -> Floats:
+    """A factor for each branch ``[trunks * branches]``: of its trunk, times its own."""
+    rng = np.random.default_rng(seed)
+    shifts = np.repeat(trunks * rng.standard_normal(num_trunks), num_branches)
+    return np.exp(shifts + branches * rng.standard_normal(len(shifts)))
+
+
 def write_rows(path: Path, rows: list[dict[str, Any]]) -> Path:
     with path.open("w", newline="") as file:
         writer = csv.DictWriter(file, list(rows[0]))

@@ -1,5 +1,7 @@
 """Two methods whose difference is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -7,7 +9,9 @@ from recaption.common.errors import UserError
 from tests.tools.scaling_laws.synthetic import CURVE, curve, noise
 from tools.scaling_laws.bootstrap import bootstrap_law
 from tools.scaling_laws.compare import Comparison, Contender, compare_laws
+from tools.scaling_laws.fit import _compare
 from tools.scaling_laws.fitting import FittedLaw, fit_law
+from tools.scaling_laws.group import FitConfig
 from tools.scaling_laws.laws import ComputeLaw
 
 LAW = ComputeLaw(has_offset=False)
@@ -56,6 +60,15 @@ def test_a_method_that_is_better_by_a_tenth() -> None:
         assert ratio.value == pytest.approx(first / second)
         assert difference.value == pytest.approx(first - second)
         assert difference.high < 0
+    # What the first reaches takes the second as much more as its law says, if within its range.
+    assert 0 < len(comparison.multipliers) < len(comparison.flops)
+    for each in comparison.multipliers:
+        wanted = 0.9 * curve(each.flops, **PLAIN)
+        needed = (PLAIN["A"] / (wanted - PLAIN["E"])) ** (1 / PLAIN["b"])
+        assert needed < 1.5e18
+        assert each.times.value == pytest.approx(needed / each.flops, rel=0.3)
+        assert each.times.low is not None and 1 < each.times.low < each.times.value
+    assert comparison.multipliers[-1].times.high is None  # beyond what it was fitted to
     # The other way round it is worse by as much.
     turned = compare(fit(2), fit(1, **better))
     assert turned.mean_probability == 0
@@ -81,6 +94,18 @@ def test_methods_that_cross() -> None:
     assert comparison.probability[0] < 0.05 < 0.95 < comparison.probability[-1]
 
 
+def test_a_crossing_that_no_resampling_has_is_without_an_interval() -> None:
+    """The fits cross; their replicates are of methods that do not."""
+    at = np.geomspace(*RANGE, 41)
+    crossing, above = (at / 1e17) ** 0.1, np.full_like(at, 2.0)
+    first = Contender("caft", lambda _: np.stack([crossing, above, above]), RANGE)
+    second = Contender("clip", lambda at: np.ones((3, len(at))), RANGE)
+    comparison = compare_laws(first, second, "loss", "curve", 0.9)
+    (found,) = comparison.crossings
+    assert found.flops.value == pytest.approx(1e17, rel=0.01)
+    assert (found.flops.low, found.flops.high, found.share) == (None, None, 0)
+
+
 def test_ranges_that_do_not_meet() -> None:
     fitted = fit(1)
     first, second = (
@@ -89,3 +114,18 @@ def test_ranges_that_do_not_meet() -> None:
     )
     with pytest.raises(UserError, match=r"caft from 1e\+15 to 1e\+16 and clip from 1e\+17 to"):
         compare_laws(first, second, "loss", "curve", 0.9)
+
+
+@pytest.mark.parametrize(("with_joint", "law"), [(True, "joint"), (False, None)])
+def test_the_best_at_each_compute_is_not_compared_with_all_runs(
+    with_joint: bool, law: str | None
+) -> None:
+    fitted = fit(1)
+    contenders = {}
+    for name, points in (("caft", "front"), ("clip", "all")):
+        of_all = contender(name, fitted, RANGE)
+        laws = {"curve": replace(of_all, points=frozenset({points}))}
+        contenders[name, "loss"] = laws | ({"joint": of_all} if with_joint else {})
+    comparisons, not_compared = _compare(FitConfig(), ["caft", "clip"], ["loss"], contenders)
+    assert [comparison.law for comparison in comparisons] == ([law] if law else [])
+    assert ("fit_on=all makes them alike" in " ".join(not_compared.values())) is (law is None)

@@ -33,11 +33,11 @@ def test_a_held_out_run_has_scatter_of_its_own_and_the_band_has_not() -> None:
     prediction = law.held_out[0].predicted
     of_one_run = np.log(prediction.high / prediction.low)
     assert of_one_run == pytest.approx(2 * 1.645 * SCATTER, rel=0.3)
-    assert law.band is not None
-    low, high = (np.interp(BEYOND, law.band.flops, side) for side in (law.band.low, law.band.high))
+    (band,) = law.bands
+    low, high = (np.interp(BEYOND, band.flops, side) for side in (band.low, band.high))
     assert np.log(high / low) < 0.7 * of_one_run
-    assert law.band.low[0] < law.band.value[0] < law.band.high[0]
-    assert law.band.flops[-1] == pytest.approx(10 * BEYOND)
+    assert band.low[0] < band.value[0] < band.high[0]
+    assert band.flops[-1] == pytest.approx(10 * BEYOND)
 
 
 def test_few_points_are_noted() -> None:

@@ -36,7 +36,7 @@ def test_command(table: Path, tmp_path: Path) -> None:
     result = json.loads((tmp_path / "out" / "fit.json").read_text())
     assert json.loads(last) == result
     assert any(line.startswith("caft against clip, loss") for line in text)
-    assert "  left out: 1 rows, status=failed" in text
+    assert "  left out: 1 rows, status=failed" in text and "  failed: dead" in text
     assert result["left_out"] == {"status=failed": 1}
     assert [(group["group"], group["target"]) for group in result["groups"]] == [
         (method, target) for method in ("caft", "clip") for target in ("loss", "error")
@@ -54,6 +54,8 @@ def test_command(table: Path, tmp_path: Path) -> None:
         assert (comparison["first"], comparison["second"]) == ("caft", "clip")
         assert comparison["mean_ratio"]["high"] < 1
         assert comparison["mean_probability"] > 0.97
+        assert comparison["multipliers"] and comparison["notes"] == []
+        assert all(each["times"]["value"] > 1 for each in comparison["multipliers"])
         assert max(comparison["flops"]) < HELD_OUT
 
 
@@ -81,7 +83,9 @@ def check_group(group: dict[str, Any], scale: float) -> None:
     best = both["optima"][0]
     at_best = joint(best["size"]["value"], best["samples"]["value"], **truth)
     assert best["value"]["value"] == pytest.approx(at_best, rel=0.03)
-    assert len(curve["band"]["flops"]) == len(curve["band"]["low"])
+    for law, at in ((curve, "compute"), (both, "best")):
+        (band,) = law["bands"]
+        assert band["at"] == at and len(band["flops"]) == len(band["low"])
 
 
 def fit(table: Path, **settings: Any) -> Any:
@@ -116,13 +120,47 @@ def test_branches_of_a_run_are_resampled_together(tmp_path: Path) -> None:
     trunks, alone = (law.parameters["a"] for law in laws)
     assert trunks.value == pytest.approx(alone.value)
     assert trunks.high - trunks.low > 1.2 * (alone.high - alone.low)
-    assert not any("too few to resample" in note for law in laws for note in law.notes)
+    assert not any("too few to draw from" in note for law in laws for note in law.notes)
 
 
 def test_a_handful_of_trunks_is_no_sample_and_says_so(tmp_path: Path) -> None:
-    path = write_rows(tmp_path / "t.csv", rows_of_trunks(num_seeds=1))
-    notes = fit(path, targets=["loss"], laws=["joint"]).groups[0].laws[0].notes
-    assert any("24 points are branches of 6 runs, too few to resample" in note for note in notes)
+    """What their branches have in common counts all the same, in the laws and the comparison."""
+    rows = rows_of_trunks(num_seeds=1) + [
+        row | {"method": "clip", "run": f"clip-{row['run']}"} for row in rows_of_trunks(num_seeds=1)
+    ]
+    widths = []
+    for name, changes in (("trunks", {}), ("alone", {"run": ""})):
+        path = write_rows(tmp_path / f"{name}.csv", [row | changes for row in rows])
+        result = fit(path, targets=["loss"], laws=["joint"])
+        notes = result.groups[0].laws[0].notes
+        said = "24 points are branches of 6 trunks, too few to draw from: intervals are of fits to"
+        assert any(said in note for note in notes) == (name == "trunks")
+        comparison = result.comparisons[0]
+        of_both = [f"caft: the {said}", f"clip: the {said}"] if name == "trunks" else []
+        assert [note[: len(of_both[0])] for note in comparison.notes] == of_both
+        widths.append(comparison.mean_ratio.high / comparison.mean_ratio.low)
+    assert np.log(widths[0]) > 1.5 * np.log(widths[1])
+
+
+def test_a_front_that_is_too_small_for_a_curve(tmp_path: Path) -> None:
+    """One run is the best of each of four bins; the others are worse than a cheaper one."""
+    flops = np.geomspace(1e15, 1e18, 12)
+    losses = 2 * (flops / 1e15) ** -0.1 * np.where(np.arange(12) % 3, 1.5, 1)
+    rows = [{"flops": c, "loss": y} for c, y in zip(flops.tolist(), losses.tolist(), strict=True)]
+    path = write_rows(tmp_path / "t.csv", rows)
+    (group,) = fit(path, laws=["curve"]).groups
+    assert sum(point.on_front for point in group.points) < 6
+    assert all(point.was_fitted for point in group.points)
+    assert group.laws[0].num_points == 12
+    said = "too few for L(C): it is fitted to all 12, so it is of the runs as they are"
+    assert any(said in note for note in group.laws[0].notes)
+    with pytest.raises(UserError, match=r"there are 4 \(of 12\); fit_on=all takes those off"):
+        fit(path, laws=["curve"], fit_on="front")
+
+
+def test_without_a_curve_no_point_was_fitted_to_it(table: Path) -> None:
+    groups = fit(table, targets=["loss"], laws=["joint"]).groups
+    assert not any(point.was_fitted for group in groups for point in group.points)
 
 
 def test_methods_are_compared_by_their_joint_laws_where_there_is_no_curve(table: Path) -> None:
@@ -153,6 +191,27 @@ def test_a_group_can_be_any_column(tmp_path: Path) -> None:
     }
     with pytest.raises(UserError, match="web has no fitted curve or joint of loss"):
         fit(tmp_path / "t.csv", by="data", targets=["loss"], compare=["drawn", "web"])
+
+
+def test_a_group_without_a_target_does_not_stop_the_others(tmp_path: Path) -> None:
+    rows = ladder_rows() + [row | {"method": "siglip", "loss": ""} for row in ladder_rows()]
+    result = fit(write_rows(tmp_path / "t.csv", rows), targets=["loss"], laws=["curve"])
+    assert [(group.group, len(group.laws)) for group in result.groups] == [
+        ("caft", 1),
+        ("siglip", 0),
+    ]
+    assert result.groups[1].not_fitted == {"curve": "siglip, loss: no row has any to fit"}
+    assert "siglip has no fitted curve" in next(iter(result.not_compared.values()))
+
+
+def test_a_perfect_run_is_left_out_of_its_error_and_named(tmp_path: Path) -> None:
+    rows = ladder_rows()
+    rows[3]["error"] = 0
+    result = fit(write_rows(tmp_path / "t.csv", rows), laws=["joint"])
+    loss, error = result.groups
+    assert (len(loss.points), len(error.points)) == (24, 23)
+    assert f"{rows[3]['name']}: error is 0, which has no logarithm: left out" in error.laws[0].notes
+    assert not any("logarithm" in note for note in loss.laws[0].notes)
 
 
 def test_what_a_table_does_not_allow_is_said(tmp_path: Path) -> None:

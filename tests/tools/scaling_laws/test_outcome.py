@@ -4,20 +4,24 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pretrain.checkpoint import CONFIG
 from recaption.common.config import UserError, load_config, write_config
+from tests.pretrain.trainruns import write_training_shards
 from tests.tools.scaling_laws.ladders import write_ladder
 from tools.scaling_laws.cost import Costs
 from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
 from tools.scaling_laws.outcome import (
+    check_cost,
     close,
     measured_seconds,
     note_failure,
     state_of,
     write_results,
 )
+from tools.scaling_laws.table import read_table
 
 
 @pytest.fixture
@@ -57,7 +61,7 @@ def test_a_row_is_of_the_whole_path(ladder: LadderConfig) -> None:
     assert state_of(second).is_done and not state_of(first).is_done
 
 
-def test_a_run_that_diverged_is_no_gap(ladder: LadderConfig) -> None:
+def test_a_run_that_diverged_is_done_and_says_so(ladder: LadderConfig) -> None:
     rung, _ = make_rungs(ladder)
     write_metrics(rung, (4, 1.0), loss=None, t2i_r1=0.0, i2t_r1=0.0)
     costs = Costs(ladder)
@@ -65,7 +69,35 @@ def test_a_run_that_diverged_is_no_gap(ladder: LadderConfig) -> None:
     write_results([rung], ladder, costs)
     with Path(ladder.output, "results.csv").open() as file:
         (row,) = csv.DictReader(file)
-    assert (row["loss"], row["error"], row["status"]) == ("nan", "1.0", "done")
+    assert (row["loss"], row["error"], row["status"]) == ("", "1.0", "diverged")
+    assert state_of(rung).is_done  # it is not trained again
+
+
+def test_hardware_and_forward_macs_stand_in_the_row(ladder: LadderConfig) -> None:
+    """A row of a run that was closed before there were such columns has gaps there."""
+    first, second = make_rungs(ladder)
+    costs = Costs(ladder)
+    for rung in (first, second):
+        write_metrics(rung, (rung.num_steps, 1.0), loss=2.0, t2i_r1=0.5, i2t_r1=0.25)
+        row = close(rung, ladder, costs)
+    assert row["hardware"].startswith("1 rank on ") and len(row["hardware"]) > len("1 rank on ")
+    assert row["forward_macs_per_sample"] == sum(costs.of(second).forward_macs.values()) > 0
+    old = {key: row[key] for key in row if key not in ("hardware", "forward_macs_per_sample")}
+    (second.folder / "result.json").write_text(json.dumps(old))
+    write_results([first, second], ladder, costs)
+    table = read_table(str(Path(ladder.output, "results.csv")), "auto", {}, {})
+    assert table.texts["hardware"] == [row["hardware"], ""]
+    macs = table.numbers["forward_macs_per_sample"]
+    assert macs[0] == row["forward_macs_per_sample"] and np.isnan(macs[1])
+
+
+def test_parts_of_a_set_have_names_of_their_own(ladder: LadderConfig) -> None:
+    ladder.data.num_samples = [8, 0]
+    rungs = make_rungs(ladder)
+    for rung in rungs:
+        note_failure(rung, "none")
+    rows = write_results(rungs, ladder, Costs(ladder))
+    assert [row["data"] for row in rows] == ["squares:first-8"] * 2 + ["squares"] * 2
 
 
 def test_failed_runs_have_a_row_without_figures(ladder: LadderConfig) -> None:
@@ -91,6 +123,38 @@ def test_a_run_of_another_ladder_is_refused(ladder: LadderConfig) -> None:
     ladder.overrides[-1] = "data.batch_size=2"
     with pytest.raises(UserError, match=r"trained with batch=4, not 2"):
         state_of(make_rungs(ladder)[0])
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "named"),
+    [
+        ("num_val_samples", 4, "validation.num_samples=8, not 4"),
+        ("val_batch_size", 4, "validation.batch_size=8, not 4"),
+        ("val", "elsewhere", "validation.data=.*, not elsewhere"),
+        ("train", "", "data.train=.*"),
+    ],
+)
+def test_what_the_held_out_figures_depend_on_may_not_change(
+    ladder: LadderConfig, tmp_path: Path, key: str, value: object, named: str
+) -> None:
+    first, _ = make_rungs(ladder)
+    write_metrics(first, (4, 1.0), loss=2.0, t2i_r1=0.5, i2t_r1=0.25)
+    assert state_of(first).status == "begun"
+    if key == "train":  # which is read
+        value = write_training_shards(tmp_path / "others", 24)
+    setattr(ladder.data, key, str(value) if key in ("val", "train") else value)
+    with pytest.raises(UserError, match=f"begun with {named}"):
+        state_of(make_rungs(ladder)[0])
+
+
+def test_flops_that_were_counted_otherwise(ladder: LadderConfig) -> None:
+    first, _ = make_rungs(ladder)
+    write_metrics(first, (4, 1.0), loss=2.0, t2i_r1=0.5, i2t_r1=0.25)
+    close(first, ladder, Costs(ladder))
+    check_cost(first, Costs(ladder).of(first))
+    ladder.cost.text_length = 30
+    with pytest.raises(UserError, match=r"result\.json was written with .* FLOPs a sample, not"):
+        check_cost(first, Costs(ladder).of(first))
 
 
 def test_no_figures_of_the_last_step(ladder: LadderConfig) -> None:

@@ -1,15 +1,18 @@
 """The page and the tables, from results that follow a law."""
 
+import base64
 import csv
 import json
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from recaption.common.config import UserError
 from tools.scaling_laws import fit, report
-from tools.scaling_laws.export import escape
+from tools.scaling_laws.export import SHOWN, escape, show
 from tools.scaling_laws.outcome import COLUMNS
+from tools.scaling_laws.plots import _lines, draw_compute
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +65,55 @@ def test_a_page_with_laws_and_what_was_held_out(results: Path, tmp_path: Path) -
     assert "<h1>A &lt;ladder&gt;</h1>" in page
     assert page.count("<img") == page.count("data:image/svg+xml;base64,") == 6
     assert "http" not in page  # nothing is fetched
+    plots = {path.name: path.read_text() for path in (tmp_path / "page").glob("*.svg")}
+    assert len(plots) == 6 and "error_by_compute.svg" in plots
+    for plot in plots.values():
+        assert ElementTree.fromstring(plot)[0].get("fill") == "white"
     fitted = json.loads((tmp_path / "fit.json").read_text())
     held_out = fitted["groups"][0]["laws"][0]["held_out"]
     assert held_out and all(f"<td>{point['name']}</td>" in page for point in held_out)
     assert "caft scales better in" in page
-    assert "1 (status=failed)" in page
+    assert "1 (status=failed)" in page and "Failed: clip-9." in page
     for title in ("image M", "text M", "GFLOPs/sample", "GPU-hours", "R@1"):
         assert f"<th>{title}</th>" in page
     assert "<td>30.5</td>" in page
+
+
+@pytest.mark.parametrize(
+    ("laws", "at", "told"),
+    [
+        ("[curve,joint]", "compute", "Lines: L(C) (caft, clip)."),
+        ("[joint]", "best", "Lines: L(N, D) at the best N and D of each compute, where"),
+    ],
+)
+def test_a_ladder_of_four_sizes_and_three_lengths_has_lines_and_bands(
+    results: Path, tmp_path: Path, laws: str, at: str, told: str
+) -> None:
+    """Its front is too small for a curve."""
+    words = [f"table={results}", f"output={tmp_path}", "num_replicates=20", "bins_per_decade=2"]
+    fit.main([*words, f"laws={laws}"])
+    first, _, second, _ = json.loads((tmp_path / "fit.json").read_text())["groups"]
+    assert sum(point["on_front"] for point in first["points"]) < 6
+    bands = [band for group in (first, second) for band in group["laws"][0]["bands"]]
+    assert bands and {band["at"] for band in bands} == {at}
+    report.main([f"table={results}", f"fit={tmp_path / 'fit.json'}", f"output={tmp_path}"])
+    page = (tmp_path / "report.html").read_text()
+    assert told in page
+    drawn = base64.b64decode(page.split("data:image/svg+xml;base64,")[1].split('"')[0]).decode()
+    assert drawn.count('id="FillBetweenPolyCollection_') == len(bands)
+
+
+def test_more_groups_than_colours_are_all_drawn() -> None:
+    groups = [
+        {
+            "group": f"m{i}",
+            "laws": [],
+            "points": [{"flops": 1e9, "value": 1 + i, "held_out": False, "on_front": True}],
+        }
+        for i in range(9)
+    ]
+    drawn = base64.b64decode(draw_compute(groups, "loss").split(",")[1]).decode()
+    assert drawn.count('id="PathCollection_') == 2 * 9  # in the plot and in its legend
 
 
 def test_tables_for_others(results: Path, tmp_path: Path) -> None:
@@ -81,6 +125,27 @@ def test_tables_for_others(results: Path, tmp_path: Path) -> None:
     latex = (tmp_path / "table.tex").read_text()
     assert latex.startswith(r"\begin{tabular}{lrrrrrrrrrrrrr}")
     assert latex.count(r"\\") == 25 and r"caft\_0 & 0.50 & 1.00 & 1.00" in latex
+
+
+@pytest.mark.parametrize(
+    ("hours", "shown"),
+    [(0.5, "0.5"), (0.0123456, "0.0123"), (12.3456, "12.3"), (12345.6, "12,346")],
+)
+def test_hours_are_read_by_people(hours: float, shown: str) -> None:
+    (column,) = (column for column in SHOWN if column.name == "gpu_hours")
+    assert show(column, {"gpu_hours": hours}) == shown
+
+
+def test_a_line_is_one_run() -> None:
+    """Two sets of one model are two lines; runs of one point each are one."""
+    points = [
+        {"model": "caft-s", "run": run, "samples": samples, "value": 1.0}
+        for run in ("d8", "d16")
+        for samples in (1, 2)
+    ]
+    assert _lines(points) == {run: [(1, 1.0), (2, 1.0)] for run in ("d8", "d16")}
+    alone = [point | {"run": f"{i}"} for i, point in enumerate(points)]
+    assert {name: len(line) for name, line in _lines(alone).items()} == {"caft-s": 4}
 
 
 def test_what_latex_would_take_for_a_command() -> None:

@@ -61,6 +61,38 @@ def test_runs_that_did_not_finish_are_counted(tmp_path: Path) -> None:
     assert table.left_out == {"status=failed": 2, "status=running": 1}
 
 
+def test_runs_that_did_not_finish_are_named(tmp_path: Path) -> None:
+    rows = ladder_rows()
+    rows[0] |= {"status": "diverged", "loss": ""}
+    rows[1] |= {"status": "failed", "name": ""}
+    path = write_rows(tmp_path / "results.csv", rows)
+    table = read(path)
+    assert table.unfinished == {"diverged": [rows[0]["name"]], "failed": [f"{path}, row 2"]}
+
+
+def test_a_target_that_nobody_asks_for_may_be_anything(tmp_path: Path) -> None:
+    path = write_rows(tmp_path / "results.csv", one_row_with(loss="nan", error=0))
+    table = read_table(str(path), "auto", {}, {}, targets=["error"])
+    assert np.flatnonzero(np.isnan(table.numbers["loss"])).tolist() == [4]
+    assert table.numbers["error"][4] == 0
+    with pytest.raises(UserError, match="loss is nan"):
+        read_table(str(path), "auto", {}, {}, targets=["loss"])
+
+
+@pytest.mark.parametrize("suffix", ["csv.gz", "parquet"])
+def test_a_file_that_is_cut_off(tmp_path: Path, suffix: str) -> None:
+    rows = ladder_rows()
+    path = tmp_path / f"results.{suffix}"
+    if suffix == "parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        text = write_rows(tmp_path / "results.csv", rows).read_bytes()
+        path.write_bytes(gzip.compress(text))
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=rf"results\.{suffix} is no table: "):
+        read(path)
+
+
 def openclip_rows() -> list[dict[str, Any]]:
     """The header of zeroshot_results.csv of LAION-AI/scaling-laws-openclip."""
     return [
@@ -194,7 +226,8 @@ def one_row_with(**fields: Any) -> list[dict[str, Any]]:
         (one_row_with(flops=""), r"row 5 .*: flops are missing"),
         (one_row_with(flops="3B"), r"row 5 .*: flops is '3B', not a number"),
         (one_row_with(samples=0), "samples is 0; it must be above 0"),
-        (one_row_with(error=0), "error is 0; it must be above 0: the law is fitted to its log"),
+        (one_row_with(loss=0), "loss is 0; it must be above 0: the law is fitted to its log"),
+        (one_row_with(error=-0.1), "error is -0.1; it must be above 0"),
         (one_row_with(error=37.5), r"error is 37.5; .*columns.error='error \* 0.01'"),
         ([{"flop": 1, "loss": 2}], "has no column 'flops'; the nearest is 'flop'"),
         ([{"flops": 1, "eror": 2}], "has no column 'error'; the nearest is 'eror'"),
