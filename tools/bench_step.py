@@ -29,6 +29,7 @@ from pretrain.data.tokens import PackedTexts, Tokenizer
 from pretrain.data.transforms import ImageConfig as TransformConfig
 from pretrain.data.transforms import evaluation_transform, normalise
 from pretrain.distributed.exchange import Exchange, Homeward
+from pretrain.metrics.memory import process_memory
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.models.registry import ModelConfig, build_model
 from pretrain.objectives.caft import CaftConfig, CaftObjective
@@ -278,7 +279,8 @@ def _send_memory(
 
 def _process_memory(work: Work, way: str) -> int:
     work.run(way)
-    return peak_memory()
+    # Not getrusage's figure: a child's begins with that of its parent.
+    return process_memory()["peak"]
 
 
 def _tensor_memory(work: Work, way: str) -> int:
@@ -288,17 +290,6 @@ def _tensor_memory(work: Work, way: str) -> int:
     """
     added = peak_tensor_bytes(lambda: work.run(way))
     return added + sum(leaf.numel() * leaf.element_size() for leaf in work.leaves)
-
-
-def peak_memory() -> int:
-    """The most memory this process ever held, in bytes.
-
-    Not getrusage's figure: a child's begins with that of its parent.
-    """
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status names no VmHWM")
 
 
 def _weighted(features: Any, cotangents: Any) -> Tensor:
