@@ -68,7 +68,7 @@ class CanopyEncoders:
         return encode_images(self.inference, pixels, with_hierarchy=True)
 
     def encode_captions(self, captions: Sequence[str]) -> TextFeatures:
-        texts = [self._texts(caption) for caption in captions]
+        texts = [self.texts_of(caption) for caption in captions]
         return encode_texts(self.inference, texts, len(texts))
 
     def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
@@ -104,7 +104,7 @@ class CanopyEncoders:
         return pixel_maps(cosines, images.hierarchy, self.image_size)
 
     def is_cut(self, caption: str) -> bool:
-        return any(map(self.inference.tokenizer.is_cut, self._texts(caption)))
+        return any(map(self.inference.tokenizer.is_cut, self.texts_of(caption)))
 
     def describe(self) -> dict[str, Any]:
         config = self.inference.config
@@ -120,7 +120,8 @@ class CanopyEncoders:
             "num_candidates": self.num_candidates,
         }
 
-    def _texts(self, caption: str) -> list[str]:
+    def texts_of(self, caption: str) -> list[str]:
+        """What the model reads of a caption: its parts, or the whole."""
         return texts_of_caption(caption, self.inference.config.data.captions, min_characters=1)
 
 
