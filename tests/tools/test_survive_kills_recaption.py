@@ -19,7 +19,7 @@ from tools.survive_kills_recaption.witness import Witness, WriteKills
 
 def test_killed_workers_leave_the_tables_of_an_undisturbed_run(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "tools.survive_kills_recaption", f"output={tmp_path}/run"]
-    command += ["num_kills=3", "num_workers=2", "num_shards=6", "shard_size=10", "image_size=512"]
+    command += ["num_kills=3", "num_workers=2", "num_shards=12", "shard_size=10", "image_size=512"]
     done = subprocess.run(
         [*command, "--json"],
         capture_output=True,
@@ -31,7 +31,7 @@ def test_killed_workers_leave_the_tables_of_an_undisturbed_run(tmp_path: Path) -
     assert figures["num_kills"] >= 3
     assert figures["kills"]["write"] == 1 == sum(figures["found_of_tables"].values())
     assert figures["num_starts"] >= 2 + figures["kills"]["worker"] + figures["kills"]["write"]
-    assert figures["num_rows"] == 60
+    assert figures["num_rows"] == 120
 
 
 def test_what_differs_is_found(tmp_path: Path) -> None:

@@ -50,6 +50,11 @@ from tools.survive_kills_recaption.workers import (
 KINDS = ("worker", "decoder", "engine", "write")
 #: Kills stop at this share of the work, so that those who come back still find some.
 _LAST_KILL = 0.85
+#: A kill that has found nobody of its kind for this share of the work takes a worker instead.
+_PATIENCE = 0.05
+#: Seconds. Small work is over soon: who looks seldom finds nobody left to kill.
+_KILL_INTERVAL = 0.01
+_END_INTERVAL = 0.2
 #: A request, or a picture, that was with several engines or decoders when they died gets a failed
 #: row, as it is taken for their killer. So those of one worker are not killed more often than this;
 #: the worker is killed instead.
@@ -119,8 +124,9 @@ class Kills:
     def kill_if_due(self, num_answered: int) -> None:
         if not self._plan or num_answered < self._plan[0][0]:
             return
-        targets, kind = list(find_targets(self.output)), self._plan[0][1]
-        if targets and all(self._is_spared(target, kind) for target in targets):
+        targets, (moment, kind) = list(find_targets(self.output)), self._plan[0]
+        is_overdue = num_answered > moment + _PATIENCE * self.num_rows
+        if is_overdue or (targets and all(self._is_spared(target, kind) for target in targets)):
             kind = "worker"
         victims = [
             (target, process) for target in targets for process in self._victims(target, kind)
@@ -224,8 +230,10 @@ def _run_to_end(
         while not workers.are_done():
             if time.monotonic() > deadline:
                 raise UserError(f"not done after timeout={timeout:.0f} s")
-            meanwhile()
-            time.sleep(0.2)
+            looked = time.monotonic()
+            while time.monotonic() < looked + _END_INTERVAL:
+                meanwhile()
+                time.sleep(_KILL_INTERVAL)
     finally:
         workers.stop()
 
