@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pretrain.checkpoint import COMPLETE, CONFIG, EMA_WEIGHTS, WEIGHTS, newest_checkpoint
+from pretrain.checksums import check_checksums
 from pretrain.config import PretrainConfig
 from pretrain.data.tokens import Tokenizer
 from pretrain.data.transforms import evaluation_transform, normalise
@@ -16,7 +17,6 @@ from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import build_model
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective
-from pretrain.release.checksums import check_checksums
 from recaption.common.config import UserError, from_dict, read_config
 from recaption.common.files import read_json
 

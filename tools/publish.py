@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.release.checksums import SUMS, check_checksums, read_checksums
+from pretrain.checksums import SUMS, check_checksums, read_checksums
 from pretrain.release.privacy import private_paths
 from recaption.common.config import ConfigError, UserError, load_config, print_json, run_command
 

@@ -15,6 +15,7 @@ from pretrain.checkpoint import (
     complete_checkpoints,
     newest_checkpoint,
 )
+from pretrain.checksums import SUMS, files_of, read_checksums, write_checksums
 from pretrain.evaluate.benchmarks.results import RESULTS
 from pretrain.evaluate.command import RESULT
 from pretrain.inference import (
@@ -24,7 +25,6 @@ from pretrain.inference import (
     load_for_inference,
 )
 from pretrain.release.card import write_card
-from pretrain.release.checksums import SUMS, files_of, read_checksums, write_checksums
 from pretrain.release.evaluation import Figures, matching_figures
 from pretrain.release.facts import FACTS, Facts, Given, gather_facts
 from pretrain.release.fresh import open_in_fresh_process

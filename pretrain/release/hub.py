@@ -4,7 +4,7 @@ import os
 import re
 from pathlib import Path
 
-from pretrain.release.checksums import SUMS
+from pretrain.checksums import SUMS
 from recaption.common.config import UserError
 
 SCHEME = "hf://"

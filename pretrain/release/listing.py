@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.release.checksums import SUMS
+from pretrain.checksums import SUMS
 from recaption.common.config import UserError
 from recaption.common.files import read_json
 

@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from pretrain.release.checksums import files_of
+from pretrain.checksums import files_of
 
 _TEXT = {".md", ".json", ".txt", ".yaml", ".yml", ""}
 #: A path from the root of at least two names, or in somebody's home, or in a bucket; not the path

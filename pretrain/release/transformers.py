@@ -34,6 +34,7 @@ from transformers import (
 from transformers.utils import ModelOutput
 
 from pretrain.checkpoint import WEIGHTS
+from pretrain.checksums import SUMS, check_checksums
 from pretrain.config import PretrainConfig
 from pretrain.data.tokens import PackedTexts, Tokenizer
 from pretrain.data.transforms import evaluation_transform, normalise
@@ -41,7 +42,6 @@ from pretrain.inference import RELEASE_CONFIG, RELEASE_TOKENIZER
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.models.registry import build_model
 from pretrain.objectives.registry import build_objective
-from pretrain.release.checksums import SUMS, check_checksums
 from pretrain.release.inputs import listed, read_captions
 from recaption.common.config import UserError, from_dict
 from recaption.common.files import read_json

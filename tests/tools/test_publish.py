@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.release.checksums import write_checksums
+from pretrain.checksums import write_checksums
 from recaption.common.config import UserError
 from tests.model_hub import Hub, serve_hub
 from tests.places import CHECKOUT

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import pretrain
+from pretrain.checksums import write_checksums
 from pretrain.inference import RELEASE_CONFIG, RELEASE_TOKENIZER, load_for_inference
-from pretrain.release.checksums import write_checksums
 from pretrain.release.exports.check import sample_pictures
 from pretrain.release.exports.command import main
 from pretrain.release.sample import CAPTIONS
