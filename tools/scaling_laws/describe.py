@@ -1,6 +1,6 @@
 """What a fitted law says: its parameters, held-out points, its band, and what a budget is for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -149,7 +149,8 @@ def _predict(
     fitted: FittedLaw, held_out: Points, level: float, rng: np.random.Generator
 ) -> list[Prediction]:
     predicted = fitted.predict(held_out.inputs)
-    replicates = fitted.predict_replicates(held_out.inputs)
+    # What is above the most ends there once a run's scatter is in it, not before.
+    replicates = replace(fitted, most=np.inf).predict_replicates(held_out.inputs)
     scatter = np.exp(_scatter_of_runs(fitted, replicates.shape, rng))
     replicates = np.minimum(replicates * scatter, fitted.most)
     predictions = []
