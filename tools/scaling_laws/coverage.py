@@ -35,7 +35,8 @@ _Held = Iterator[tuple[str, bool]]
 class CoverageConfig:
     """What to try."""
 
-    studies: list[str] = field(default_factory=list)  #: of those below; all by default
+    #: runs, few_runs, trunks, trunks_unknown, methods; all by default
+    studies: list[str] = field(default_factory=list)
     num_tables: int = 100  #: of each study
     num_replicates: int = 500  #: resamplings or simulations of each fit
     seed: int = 0  #: of the first table

@@ -57,6 +57,8 @@ def test_the_held_out_runs(
     measured = [held_out[0]["measured"], *(n for run in held_out for n in ends(run["predicted"]))]
     # Intervals are of simulated runs, whose fits end a little elsewhere on another processor.
     assert told(f"{method.upper()}, {target}") == pytest.approx(measured, rel=0.03)
+    if target == "error":
+        assert max(run["predicted"]["high"] for run in held_out) <= 1
     for law in laws[0]:
         assert any("other branches of the same trunk are fitted" in note for note in law["notes"])
 
