@@ -14,16 +14,9 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from recaption.common.errors import UserError
-from tools.scaling_laws.columns import (
-    CHOICES,
-    NUMBERS,
-    TARGETS,
-    TEXTS,
-    Expression,
-    lacks,
-    map_columns,
-)
+from tools.scaling_laws.columns import NUMBERS, TARGETS, TEXTS, Expression, lacks, map_columns
 from tools.scaling_laws.laws import Floats
+from tools.scaling_laws.mixed import check_choices, check_distinct, same
 
 #: Anything but a number above zero is none of these.
 _POSITIVE = ("params_image", "params_text", "params", "flops_per_sample", "samples", "flops")
@@ -32,9 +25,6 @@ NEEDED = (*_POSITIVE, *TARGETS)
 #: Fields that are empty, whatever stands there.
 _GAPS = ("", "na", "n/a", "none", "null")
 _FINISHED = ("done", "ok", "complete", "completed", "finished", "success", "succeeded")
-#: What two rows of one run have in common.
-_SAME_TEXTS = ("name", "run", "model", "method", "data", "seed")
-_SAME_NUMBERS = ("params", "samples", "flops")
 
 
 @dataclass(frozen=True)
@@ -125,7 +115,7 @@ def read_table(
         told = ", ".join(f"{column} has {_values(rows, column)}" for column in where)
         raise UserError(f"{path}: none of its {len(rows)} rows is as where={where} says; {told}")
     left_out = Counter({"another where": len(rows) - len(numbered)})
-    _check_choices(path, [row for _, row in numbered], header, {*where, by})
+    check_choices(path, [row for _, row in numbered], header, {*where, by})
     finished = []
     unfinished: dict[str, list[str]] = {}
     for place, row in numbered:
@@ -143,65 +133,11 @@ def read_table(
         )
     texts = _texts(mapping, finished)
     numbers, unreadable = _numbers(mapping, finished, needed)
-    _check_distinct(finished, texts, numbers, header, by)
+    check_distinct(finished, texts, numbers, header, by)
     used = {expression.column for expression in mapping.values()}
     others = {name: [row.get(name) for _, row in finished] for name in header if name not in used}
     return Table(
         path, format_name, mapping, texts, numbers, others, dict(+left_out), unfinished, unreadable
-    )
-
-
-def _check_choices(
-    path: str, rows: list[dict[str, Any]], header: list[str], chosen: Collection[str]
-) -> None:
-    """Raises: UserError: a column that has several rows of one run has several values."""
-    for column, advice in CHOICES.items():
-        values = sorted({str(row.get(column)) for row in rows}) if column in header else []
-        if len(values) > 1 and column not in chosen:
-            shown = ", ".join(values[:4]) + (", ..." if len(values) > 4 else "")
-            raise UserError(
-                f"{path} has {len(values)} values of {column} ({shown}), and rows of one run that "
-                f"differ in it must not be mixed: choose one, as in where.{column}={values[0]}"
-                + advice
-            )
-
-
-def _check_distinct(
-    rows: list[tuple[str, dict[str, Any]]],
-    texts: dict[str, list[str]],
-    numbers: dict[str, Floats],
-    header: list[str],
-    by: str,
-) -> None:
-    """Raises: UserError: two rows are one point; it would count twice and narrow the intervals."""
-    names = [name for name in _SAME_TEXTS if name in texts]
-    figures = [name for name in _SAME_NUMBERS if name in numbers]
-    runs = texts.get("run", [""] * len(rows))
-    first: dict[tuple[str, ...], int] = {}
-    repeated: list[tuple[int, int]] = []
-    for i, (_, row) in enumerate(rows):
-        columns = [by] if texts["name"][i] or runs[i] else header  # all, where nothing names it
-        key = (
-            *(texts[name][i] for name in names),
-            *(str(numbers[name][i]) for name in {*figures, by} & numbers.keys()),
-            *(str(row.get(name)) for name in columns),
-        )
-        if key in first:
-            repeated.append((first[key], i))
-        first.setdefault(key, i)
-    if not repeated:
-        return
-    (one, row), (other, other_row) = (rows[i] for i in repeated[0])
-    differ = [name for name in header if not _same(row.get(name), other_row.get(name))]
-    advice = (
-        f"they differ in {', '.join(differ[:6])}: choose rows with `where`, or give each run a "
-        "name or a seed of its own"
-        if differ
-        else "leave one of them out"
-    )
-    more = f", as are {len(repeated) - 1} pairs more" if len(repeated) > 1 else ""
-    raise UserError(
-        f"{one} and {other} are one point (equal in {', '.join(names + figures)}){more}; {advice}"
     )
 
 
@@ -240,7 +176,7 @@ def _matches(row: dict[str, Any], where: dict[str, str], header: list[str], path
             if name not in header:
                 raise UserError(f"where.{column}={wanted}: {lacks(path, name, header)}")
         other = row.get(wanted[1:]) if wanted.startswith("=") else wanted
-        if not _same(row.get(column), other):
+        if not same(row.get(column), other):
             return False
     return True
 
@@ -248,15 +184,6 @@ def _matches(row: dict[str, Any], where: dict[str, str], header: list[str], path
 def _values(rows: list[dict[str, Any]], column: str) -> str:
     values = list(dict.fromkeys(str(row.get(column)) for row in rows))
     return ", ".join(values[:8]) + (", ..." if len(values) > 8 else "")
-
-
-def _same(left: Any, right: Any) -> bool:
-    if str(left) == str(right):
-        return True
-    try:
-        return float(left) == float(right)
-    except (TypeError, ValueError):
-        return False
 
 
 def _texts(
