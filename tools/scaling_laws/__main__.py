@@ -1,4 +1,4 @@
-"""``python -m tools.scaling_laws plan | run | fit | report``."""
+"""``python -m tools.scaling_laws plan | run | fit | report | coverage``."""
 
 import importlib
 import sys
@@ -10,6 +10,7 @@ _COMMANDS = {
     "run": "train and evaluate what the plan still lacks, here or on Slurm",
     "fit": "fit laws to the results, predict, compare two methods",
     "report": "a page with plots and tables",
+    "coverage": "how often the intervals of fits hold the truth, on tables of known laws",
 }
 
 

@@ -56,8 +56,17 @@ FORMATS: dict[str, dict[str, str]] = {
         "error": "1 - acc1",
     },
 }
-#: A column that says of which test a row is: rows of several tests are never mixed.
+#: Says of which test a row is.
 TASK = "downstream_dataset"
+#: Columns in which rows of one run differ, with what there is to say on how to choose.
+CHOICES = {
+    TASK: "",
+    "epoch": " (where.epoch==total_epochs: the last of each run; where.epoch==epoch: all)",
+    "lr_scheduler": " (or by=lr_scheduler: each apart)",
+}
+
+#: Together only ``run`` writes these: the error of such a table is 1 - R@1.
+_LADDERS = {"run", "unique_samples", "gpu_hours", "samples_per_second"}
 
 _EXPRESSION = re.compile(
     r"(?P<one>1\s*-\s*)?(?P<name>.+?)(?:\s*\*\s*(?P<factor>[\d.]+(?:[eE][+-]?\d+)?))?"
@@ -128,6 +137,22 @@ def map_columns(
         f"{lacks(where, column, header)}; name the column that has it, as in "
         f"columns.{missing}=" + ("'gmacs_total * 6e9'" if missing == "flops" else "'1 - acc1'")
     )
+
+
+def is_of_a_ladder(mapping: dict[str, Expression]) -> bool:
+    """Whether ``run`` wrote the table, by what stands in it and how its error is read."""
+    return mapping.keys() >= _LADDERS and str(mapping.get("error")) == "error"
+
+
+def labels_of(mapping: dict[str, Expression], where: dict[str, str]) -> dict[str, str]:
+    """What each target is, to be written beside its figures."""
+    error = "error"
+    if is_of_a_ladder(mapping):
+        error = "error, 1 - R@1"
+    elif "error" in mapping and str(mapping["error"]) != "error":
+        error = f"error, {mapping['error']}"
+    task = f" ({where[TASK]})" if TASK in where else ""
+    return {"loss": "held-out loss", "error": error + task}
 
 
 def lacks(where: str, column: str, header: Collection[str]) -> str:

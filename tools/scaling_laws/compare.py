@@ -165,16 +165,20 @@ def _crossings(
     log_ratio, log_ratios = log_ratios[0], log_ratios[1:]
     crossings = []
     x = np.log(flops)
-    for i in _sign_changes(log_ratio):
+    changes = [_sign_changes(row) for row in log_ratios]
+    for i, j in _sign_changes(log_ratio):
         rising = log_ratio[i] < 0  # the first is better below
-        places = [
-            _root(x, row, j)
-            for row in log_ratios
-            for j in _sign_changes(row)
-            if (row[j] < 0) == rising
+        alike = [
+            [(at, to) for at, to in found if (row[at] < 0) == rising]
+            for row, found in zip(log_ratios, changes, strict=True)
         ]
-        share = np.mean([any((r[j] < 0) == rising for j in _sign_changes(r)) for r in log_ratios])
-        at = _root(x, log_ratio, i)
+        places = [
+            _root(x, row, *change)
+            for row, found in zip(log_ratios, alike, strict=True)
+            for change in found
+        ]
+        share = np.mean([bool(found) for found in alike])
+        at = _root(x, log_ratio, i, j)
         flops_at = OpenInterval(float(np.exp(at)), None, None)
         if places:
             within = interval(np.exp(at), np.exp(places), level)
@@ -189,13 +193,16 @@ def _multipliers(
     """At those ``flops`` ``[n]`` where the second reaches the first's value within its range."""
     own = np.geomspace(*second.flops, 10 * _NUM_PLACES)
     # Values fall with compute: where they fall below the first's is where it is reached. Before the
-    # range it is reached with less than any compute, behind it with more than any.
+    # range it is reached with less than any compute, behind it with more than any. An error of 1 is
+    # reached by any.
+    values = second.predict(own)
     needed = np.stack(
         [
             np.interp(-wanted, -reached, np.log(own), left=-np.inf, right=np.inf)
-            for wanted, reached in zip(first_values, second.predict(own), strict=True)
+            for wanted, reached in zip(first_values, values, strict=True)
         ]
     )
+    needed[first_values >= values[:, :1]] = -np.inf
     log_times = needed - np.log(flops)
     tail = (1 - level) / 2 * (len(log_times) - 2)
     ends = np.sort(log_times[1:], axis=0)[[int(tail), -1 - int(tail)]]
@@ -210,10 +217,14 @@ def _finite(log_value: float) -> float | None:
     return float(np.exp(log_value)) if np.isfinite(log_value) else None
 
 
-def _sign_changes(values: Floats) -> list[int]:
-    return np.flatnonzero(np.signbit(values[:-1]) != np.signbit(values[1:])).tolist()
+def _sign_changes(values: Floats) -> list[tuple[int, int]]:
+    """The places before and after each; what is 0 (two errors of 1) is between signs, or none."""
+    places = np.flatnonzero(values)
+    signs = np.signbit(values[places])
+    changes = np.flatnonzero(signs[:-1] != signs[1:])
+    return [(int(places[k]), int(places[k + 1])) for k in changes]
 
 
-def _root(x: Floats, values: Floats, i: int) -> float:
-    """Between the places i and i + 1, on a straight line."""
-    return float(x[i] - values[i] * (x[i + 1] - x[i]) / (values[i + 1] - values[i]))
+def _root(x: Floats, values: Floats, i: int, j: int) -> float:
+    """Between the places i and j, on a straight line."""
+    return float(x[i] - values[i] * (x[j] - x[i]) / (values[j] - values[i]))

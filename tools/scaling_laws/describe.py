@@ -1,14 +1,20 @@
 """What a fitted law says: its parameters, held-out points, its band, and what a budget is for."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tools.scaling_laws.bands import best_band, curve_band, size_bands
 from tools.scaling_laws.bootstrap import interval
+from tools.scaling_laws.determined import look_at_terms
 from tools.scaling_laws.fitting import FittedLaw
-from tools.scaling_laws.front import compute_optimal, compute_per_sample, optimal_exponents
+from tools.scaling_laws.front import (
+    Optimum,
+    compute_optimal,
+    compute_per_sample,
+    optimal_exponents,
+)
 from tools.scaling_laws.laws import ComputeLaw, Floats
 from tools.scaling_laws.results import LawFit, Prediction
 
@@ -34,6 +40,7 @@ def describe_law(
     fitted: FittedLaw,
     points: Points,
     held_out: Points,
+    target: str,
     level: float,
     budgets: list[float],
     rng: np.random.Generator,
@@ -44,6 +51,7 @@ def describe_law(
         fitted: the law with its replicates.
         points: all points of the method.
         held_out: those to predict.
+        target: ``loss`` or ``error``.
         level: of the intervals, such as 0.9.
         budgets: training FLOPs to find optima for; the largest of the points and 10 and 100
             times that by default.
@@ -55,17 +63,13 @@ def describe_law(
         for name, value in fitted.parameters().items()
     }
     notes = []
-    undetermined = []
     if fitted.bounds[0, 0] < fitted.bounds[0, 1] and parameters["E"].low == 0:
         notes.append("E may be 0: these points do not show where the fall ends")
+    terms = look_at_terms(fitted, points.inputs, target, level)
+    notes += terms.notes
     for i, name in enumerate(fitted.law.names):
-        if name in ("a", "b") and parameters[name].high > 0.99 * fitted.bounds[i, 1]:
-            undetermined.append(name)
-            notes.append(
-                f"{name} is not determined: its interval reaches the largest that is tried; fewer "
-                "parameters (offset=false, floor=false) or more points would say more"
-            )
-        if name == "C0" and fitted.theta[i] > fitted.bounds[i, 1] - 1e-6:
+        least, most = fitted.bounds[i]
+        if name == "C0" and least < most and fitted.theta[i] > most - 1e-6:
             notes.append(
                 "C0 is the largest that is tried, the compute of the largest run: all points are "
                 "where the fall begins, so b says little"
@@ -87,8 +91,10 @@ def describe_law(
         held_out=_predict(fitted, held_out, level, rng) if held_out.names else [],
         notes=notes,
         bands=[curve_band(fitted, points.flops, level, budgets)] if is_curve else [],
+        flat=terms.flat,
     )
     if is_curve:
+        _note_most(described, fitted, points, target)
         return described
     k = compute_per_sample(points.flops, *points.inputs.T)
     if k.spread > _WIDE_SPREAD:
@@ -98,25 +104,55 @@ def describe_law(
         )
     described.compute_per_sample = k
     best = None
-    if undetermined:
-        notes.append(f"without {' and '.join(undetermined)} no best N and D of a budget are told")
+    if terms.undetermined:
+        notes.append(
+            f"without {' and '.join(terms.undetermined)} no best N and D of a budget are told"
+        )
     else:
         described.optimal_exponents = optimal_exponents(fitted, level)
         described.optima = [
-            compute_optimal(fitted, k.k, budget, level)
+            compute_optimal(fitted, k.k, points.inputs, budget, level)
             for budget in budgets or [float(points.flops.max()) * times for times in (1, 10, 100)]
         ]
+        notes += _untried(described.optima, points.inputs)
         best = best_band(fitted, k.k, points.flops, points.inputs[:, 0], level, budgets)
     described.bands = [best] if best else size_bands(fitted, points.flops, points.inputs, level)
+    _note_most(described, fitted, points, target)
     return described
+
+
+def _note_most(described: LawFit, fitted: FittedLaw, points: Points, target: str) -> None:
+    told = [best.value.value for best in described.optima]
+    if max([*told, *fitted.predict(points.inputs)]) >= fitted.most:
+        described.notes.append(
+            f"{target} cannot exceed {fitted.most:g}: where the law does, that is told"
+        )
+
+
+def _untried(optima: list[Optimum], trained: Floats) -> list[str]:
+    """A note on those that are beyond what runs have had."""
+    told = [
+        f"{best.flops:.3g} ({' and '.join({'size': 'N', 'samples': 'D'}[n] for n in best.untried)})"
+        for best in optima
+        if best.untried
+    ]
+    if not told:
+        return []
+    (least_n, least_d), (most_n, most_d) = trained.min(axis=0), trained.max(axis=0)
+    return [
+        f"the best use of C {', '.join(told)} is outside what was trained, N {least_n:.3g} to "
+        f"{most_n:.3g} and D {least_d:.3g} to {most_d:.3g}: a law drawn on, which no run has tried"
+    ]
 
 
 def _predict(
     fitted: FittedLaw, held_out: Points, level: float, rng: np.random.Generator
 ) -> list[Prediction]:
     predicted = fitted.predict(held_out.inputs)
-    replicates = fitted.predict_replicates(held_out.inputs)
-    replicates = replicates * np.exp(_scatter_of_runs(fitted, replicates.shape, rng))
+    # What is above the most ends there once a run's scatter is in it, not before.
+    replicates = replace(fitted, most=np.inf).predict_replicates(held_out.inputs)
+    scatter = np.exp(_scatter_of_runs(fitted, replicates.shape, rng))
+    replicates = np.minimum(replicates * scatter, fitted.most)
     predictions = []
     for i, measured in enumerate(held_out.values):
         within = interval(predicted[i], replicates[:, i], level)

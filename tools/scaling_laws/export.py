@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from recaption.common.files import atomic_write
+from tools.scaling_laws.columns import is_of_a_ladder
 from tools.scaling_laws.table import Table
 
 
@@ -54,20 +55,22 @@ SHOWN = (
     Column("samples/s", "samples_per_second", lambda value: f"{value:,.1f}"),
     Column("loss", "loss", lambda value: f"{value:.4f}"),
     Column("R@1", "r1", lambda value: f"{value:.2%}"),
+    Column("1 - error", "score", lambda value: f"{value:.2%}"),
     Column("hardware", "hardware", str),
 )
 
 
 def table_rows(table: Table) -> list[dict[str, Any]]:
-    """Rows by Canopy's names, None for a gap, and `r1` beside `error`."""
+    """Rows by Canopy's names, None for a gap; beside `error`, `r1` of a ladder, else `score`."""
     rows = []
+    score = "r1" if is_of_a_ladder(table.mapping) else "score"
     for index in range(len(table)):
         row: dict[str, Any] = {name: column[index] for name, column in table.texts.items()}
         for name, column in table.numbers.items():
             value = float(column[index])
             row[name] = None if math.isnan(value) else value
         error = row.get("error")
-        row["r1"] = None if error is None else 1 - error
+        row[score] = None if error is None else 1 - error
         rows.append(row)
     return rows
 
@@ -89,7 +92,7 @@ def write_exports(folder: Path, rows: list[dict[str, Any]]) -> None:
         writer.writeheader()
         writer.writerows(rows)
     with atomic_write(folder / "table.json") as path:
-        path.write_text(json.dumps(rows, indent=1))
+        path.write_text(json.dumps(rows, indent=1, allow_nan=False))
     with atomic_write(folder / "table.tex") as path:
         path.write_text(to_latex(rows))
 
@@ -110,6 +113,8 @@ def to_latex(rows: list[dict[str, Any]]) -> str:
 
 
 def escape(text: str) -> str:
-    """What LaTeX would take for a command."""
+    """Without what LaTeX would take for a command or, after a row, for its option; on one line."""
     special = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in text)
+    special["["] = "{[}"
+    on_one_line = " ".join(text.split())
+    return "".join(special.get(c, f"\\{c}" if c in "&%$#_{}" else c) for c in on_one_line)

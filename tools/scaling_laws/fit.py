@@ -58,7 +58,12 @@ def fit_table(config: FitConfig) -> FitResult:
     """
     _check(config)
     table = read_table(
-        config.table, config.format, config.columns, config.where, config.targets or TARGETS
+        config.table,
+        config.format,
+        config.columns,
+        config.where,
+        needed_columns(config.targets, config.laws, config.joint_size),
+        config.by,
     )
     groups = table.groups(config.by)
     pair = _pair(config, groups)
@@ -98,12 +103,21 @@ def fit_table(config: FitConfig) -> FitResult:
         num_rows=len(table),
         left_out=table.left_out,
         unfinished=table.unfinished,
+        unreadable=table.unreadable,
         settings=settings,
         groups=fits,
         comparisons=comparisons,
         not_compared=not_compared,
         matched=[each for each in matched if each],
     )
+
+
+def needed_columns(targets: list[str], laws: list[str], joint_size: str) -> set[str]:
+    """Columns of numbers that the laws are fitted to; all targets and laws if none is named."""
+    needed = {"flops", *(targets or TARGETS)}
+    if "joint" in (laws or LAWS):
+        needed |= {joint_size, "samples"}
+    return needed
 
 
 def _check(config: FitConfig) -> None:

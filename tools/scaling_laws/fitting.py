@@ -5,6 +5,7 @@ made L-BFGS stop early and the intervals far too narrow (Besiroglu et al. 2024, 
 here it is a sum over delta, with tolerances to match.
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,14 +44,20 @@ class FittedLaw:
     replicates: Floats
     #: Of the logarithm of one more run by each replicate, ``[r]``; None: as ``residuals`` are.
     run_scatter: Floats | None = None
+    #: No value is larger, whatever the law says: an error is a share.
+    most: float = math.inf
 
     def predict(self, inputs: Floats) -> Floats:
         """Values ``[n]`` for inputs ``[n, d]`` in their own units."""
-        return np.exp(self.law.predict_log(self.theta, normalise(inputs, self.reference))[0])
+        return self.values(self.theta, normalise(inputs, self.reference))
 
     def predict_replicates(self, inputs: Floats) -> Floats:
         """Values ``[r, n]`` of each resampled fit."""
-        return np.exp(self.law.predict_log(self.replicates, normalise(inputs, self.reference))[0])
+        return self.values(self.replicates, normalise(inputs, self.reference))
+
+    def values(self, theta: Floats, x: Floats) -> Floats:
+        """Values ``[..., n]`` by parameters ``[..., p]``; see ``Law.predict_log``."""
+        return np.minimum(np.exp(self.law.predict_log(theta, x)[0]), self.most)
 
     def predict_all(self, inputs: Floats) -> Floats:
         """Values ``[1 + r, n]``: by the fit, then by each resampled fit."""
@@ -67,13 +74,16 @@ class FittedLaw:
         return physical
 
 
-def fit_law(law: Law, inputs: Floats, values: Floats, delta: float) -> FittedLaw:
+def fit_law(
+    law: Law, inputs: Floats, values: Floats, delta: float, most: float = math.inf
+) -> FittedLaw:
     """The least sum of Huber losses of log residuals over a grid of starts.
 
     Args:
         inputs: ``[n, d]``, above zero.
         values: losses or errors ``[n]``, above zero.
         delta: where the Huber loss turns from quadratic to linear.
+        most: that a value can be.
 
     Raises:
         TooFewPoints: see ``check_enough``.
@@ -93,7 +103,7 @@ def fit_law(law: Law, inputs: Floats, values: Floats, delta: float) -> FittedLaw
     optima = _best(law, polished, x, y, delta)
     residuals = y - law.predict_log(optima[0], x)[0]
     none = np.empty((0, len(law.names)))
-    return FittedLaw(law, reference, bounds, optima[0], optima, residuals, none)
+    return FittedLaw(law, reference, bounds, optima[0], optima, residuals, none, most=most)
 
 
 def check_varies(law: Law, inputs: Floats, values: Floats) -> None:

@@ -10,6 +10,8 @@ from tools.scaling_laws.fitting import FittedLaw
 from tools.scaling_laws.laws import Floats
 
 _FARTHEST = 200.0
+#: Of the largest and the smallest that was trained.
+_SLACK = 1e-6
 
 
 def pareto_front(flops: Floats, values: Floats, bins_per_decade: float) -> NDArray[np.bool_]:
@@ -49,30 +51,40 @@ def compute_per_sample(flops: Floats, sizes: Floats, samples: Floats) -> Compute
 
 @dataclass(frozen=True)
 class Optimum:
-    """What a budget is used best for, by L(N, D) and C = k N D."""
+    """What a budget is used best for, by L(N, D) and C = k N D.
+
+    ``untried`` says which of them, ``size`` or ``samples``, no run has had so small or so large.
+    """
 
     flops: float
     size: Interval
     samples: Interval
     value: Interval
+    untried: list[str]
 
 
-def compute_optimal(fitted: FittedLaw, k: float, budget: float, level: float) -> Optimum:
+def compute_optimal(
+    fitted: FittedLaw, k: float, trained: Floats, budget: float, level: float
+) -> Optimum:
     """The least L(N, D) with k N D = ``budget``.
 
     Args:
         fitted: a ``JointLaw`` with its replicates.
         k: training FLOPs for each sample and each unit of size.
+        trained: sizes and samples of the runs ``[n, 2]``.
         budget: training FLOPs.
         level: of the intervals, such as 0.9.
     """
     places, values = optimal_places(fitted, k, np.array([budget]))
     size, samples = np.moveaxis(places[:, 0], -1, 0)
+    ends = trained.min(axis=0) * (1 - _SLACK), trained.max(axis=0) * (1 + _SLACK)
+    is_tried = (ends[0] <= places[0, 0]) & (places[0, 0] <= ends[1])
     return Optimum(
         budget,
         interval(size[0], size[1:], level),
         interval(samples[0], samples[1:], level),
         interval(values[0, 0], values[1:, 0], level),
+        [name for name, tried in zip(("size", "samples"), is_tried, strict=True) if not tried],
     )
 
 
@@ -91,7 +103,7 @@ def optimal_places(fitted: FittedLaw, k: float, budgets: Floats) -> tuple[Floats
     # Fits with next to no slope have their optimum beyond what a float holds.
     size = np.clip(size, -_FARTHEST, _FARTHEST)
     x = np.stack([size, total - size], axis=-1)
-    return np.exp(x) * fitted.reference, np.exp(fitted.law.predict_log(theta, x)[0])
+    return np.exp(x) * fitted.reference, fitted.values(theta, x)
 
 
 def optimal_exponents(fitted: FittedLaw, level: float) -> dict[str, Interval]:

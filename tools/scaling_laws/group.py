@@ -73,7 +73,7 @@ def fit_group(
     if not len(group):
         reason = f"{name}, {target}: no row has any to fit"
         return GroupFit(name, target, [], [], dict.fromkeys(kinds, reason)), {}
-    flops, values = group.numbers["flops"], group.numbers[target]
+    flops, values, runs = group.numbers["flops"], group.numbers[target], _runs(group)
     held_out = flops > config.holdout_above
     on_front = np.zeros(len(group), dtype=bool)
     for part in (~held_out, held_out):
@@ -89,7 +89,9 @@ def fit_group(
             law = _law(config, kind, group)
             inputs = np.stack([group.numbers[column] for column in law.inputs], axis=1)
             check_varies(law, inputs[~held_out], values[~held_out])  # before the front is taken
-            fit = _fit(config, law, group, inputs, values, on_front, held_out, seed)
+            most = 1.0 if target == "error" else math.inf
+            case = _Case(config, law, inputs, values, runs, on_front, held_out, most, seed)
+            fit = case.fit()
         except UserError as error:
             hint = ""
             if isinstance(error, TooFewPoints):
@@ -98,16 +100,17 @@ def fit_group(
             continue
         points = Points(group.texts["name"], inputs, flops, values)
         rng = np.random.default_rng((*seed, 1))
-        to_predict = points.select(fit.chosen & held_out)
-        described = describe_law(fit.law, points, to_predict, config.level, config.budgets, rng)
-        described.notes += notes + fit.notes
-        used = fit.chosen & ~held_out
+        used, predicted = fit.chosen & ~held_out, fit.chosen & held_out
+        described = describe_law(
+            fit.law, points, points.select(predicted), target, config.level, config.budgets, rng
+        )
+        described.notes += notes + fit.notes + _known_trunks(points.names, runs, used, predicted)
         if kind == "curve":
             on_curve = used
         laws.append(described)
         kinds_of_points = {"front": on_front, "all": np.ones_like(on_front)}
         points_of = frozenset(k for k, v in kinds_of_points.items() if (v == fit.chosen).all())
-        contenders[kind] = _contender(name, fit, flops[used], points_of, described)
+        contenders[kind] = _contender(name, fit, flops[used], points_of, described, target)
     rows = _rows(group, target, on_front, held_out, on_curve)
     return GroupFit(name, target, rows, laws, not_fitted), contenders
 
@@ -129,7 +132,12 @@ def _law(config: FitConfig, kind: str, group: Table) -> Law:
     )
     for column in law.inputs:
         if column not in group.numbers:
-            raise UserError(f"there is no column {column}; give columns.{column}=NAME")
+            other = (
+                ", or joint_size=flops_per_sample"
+                if column == config.joint_size and "flops_per_sample" in group.numbers
+                else ""
+            )
+            raise UserError(f"there is no column {column}; give columns.{column}=NAME{other}")
         gaps = np.flatnonzero(np.isnan(group.numbers[column]))
         if len(gaps):
             raise UserError(f"{column} is missing in the point {group.texts['name'][gaps[0]]!r}")
@@ -145,8 +153,68 @@ class _Fit:
     notes: list[str]
 
 
+@dataclass(frozen=True)
+class _Case:
+    """A law and the points ``[n]`` of one method and target that it may be fitted to."""
+
+    config: FitConfig
+    law: Law
+    inputs: Floats
+    values: Floats
+    runs: NDArray[np.str_]
+    on_front: NDArray[np.bool_]
+    held_out: NDArray[np.bool_]
+    most: float  #: that a value can be
+    seed: tuple[int, ...]
+
+    def fit(self) -> _Fit:
+        """Fits the law to the points that it is of; of a front that is too small for it, to all."""
+        everything = np.ones_like(self.on_front)
+        if not isinstance(self.law, ComputeLaw) or self.config.fit_on == "all":
+            return self._fit_to(everything)
+        try:
+            return self._fit_to(self.on_front)
+        except TooFewPoints:
+            if self.config.fit_on == "front":
+                raise
+        fit = self._fit_to(everything)
+        num_front, num_all = (
+            (chosen & ~self.held_out).sum() for chosen in (self.on_front, everything)
+        )
+        fit.notes.append(
+            f"the front has {num_front} points, too few for L(C): it is fitted to all {num_all}, "
+            "so it is of the runs as they are, not of the best at each compute"
+        )
+        return fit
+
+    def _fit_to(self, chosen: NDArray[np.bool_]) -> _Fit:
+        used = chosen & ~self.held_out
+        x, y, runs = self.inputs[used], self.values[used], self.runs[used]
+        fitted = fit_law(self.law, x, y, self.config.huber_delta, self.most)
+        how_often = (self.config.huber_delta, self.config.num_replicates, self.seed)
+        num_trunks = len(np.unique(runs))
+        if num_trunks == len(runs) or num_trunks >= _FEWEST_TRUNKS:
+            return _Fit(bootstrap_law(fitted, x, y, runs, *how_often), chosen, [])
+        few = f"the {len(runs)} points are branches of {num_trunks} trunks, too few to draw from"
+        scatter = estimate_scatter(fitted, x, runs)
+        if scatter is None:
+            alone = np.arange(len(runs)).astype(str)
+            note = (
+                f"{few}, and the law bends through their means: the intervals know nothing of "
+                "what the seed of a trunk does, so they are too narrow; more sizes or seeds would "
+                "tell"
+            )
+            return _Fit(bootstrap_law(fitted, x, y, alone, *how_often), chosen, [note])
+        note = (
+            f"{few}: intervals are of fits to simulated runs, with a scatter of "
+            f"{scatter.trunks:.2g} between trunks (of {scatter.trunks_freedom:.1f} degrees of "
+            f"freedom) and {scatter.branches:.2g} between branches"
+        )
+        return _Fit(simulate_law(fitted, x, runs, scatter, *how_often), chosen, [note])
+
+
 def _contender(
-    name: str, fit: _Fit, flops: Floats, points: frozenset[str], described: LawFit
+    name: str, fit: _Fit, flops: Floats, points: frozenset[str], described: LawFit, target: str
 ) -> Contender:
     def at_best(flops: Floats) -> Floats:
         assert described.compute_per_sample is not None
@@ -158,79 +226,30 @@ def _contender(
     notes = list(fit.notes)
     if described.law == "joint" and not described.optima:
         notes.append("best N and D are not determined, and so hardly what L(N, D) is there")
+    if described.flat:
+        notes.append(f"{target} may not fall with {' and '.join(described.flat)}")
     predict = on_curve if described.law == "curve" else at_best
     return Contender(name, predict, (float(flops.min()), float(flops.max())), points, tuple(notes))
 
 
-def _fit(
-    config: FitConfig,
-    law: Law,
-    group: Table,
-    inputs: Floats,
-    values: Floats,
-    on_front: NDArray[np.bool_],
-    held_out: NDArray[np.bool_],
-    seed: tuple[int, ...],
-) -> _Fit:
-    """Fits ``law`` to the points that it is of; of a front that is too small for it, to all."""
-    everything = np.ones(len(group), dtype=bool)
-    is_curve = isinstance(law, ComputeLaw)
-    if not is_curve or config.fit_on == "all":
-        return _fit_to(config, law, group, inputs, values, everything, held_out, seed)
-    try:
-        return _fit_to(config, law, group, inputs, values, on_front, held_out, seed)
-    except TooFewPoints:
-        if config.fit_on == "front":
-            raise
-    fit = _fit_to(config, law, group, inputs, values, everything, held_out, seed)
-    num_front, num_all = ((chosen & ~held_out).sum() for chosen in (on_front, everything))
-    fit.notes.append(
-        f"the front has {num_front} points, too few for L(C): it is fitted to all {num_all}, so it "
-        "is of the runs as they are, not of the best at each compute"
-    )
-    return fit
-
-
-def _fit_to(
-    config: FitConfig,
-    law: Law,
-    group: Table,
-    inputs: Floats,
-    values: Floats,
-    chosen: NDArray[np.bool_],
-    held_out: NDArray[np.bool_],
-    seed: tuple[int, ...],
-) -> _Fit:
-    used = chosen & ~held_out
-    x, y = inputs[used], values[used]
-    fitted = fit_law(law, x, y, config.huber_delta)
-    how_often = (config.huber_delta, config.num_replicates, seed)
-    runs, num_trunks = _runs(group, used)
-    if num_trunks == len(runs) or num_trunks >= _FEWEST_TRUNKS:
-        return _Fit(bootstrap_law(fitted, x, y, runs, *how_often), chosen, [])
-    few = f"the {len(runs)} points are branches of {num_trunks} trunks, too few to draw from"
-    scatter = estimate_scatter(fitted, x, runs)
-    if scatter is None:
-        alone = np.arange(len(runs)).astype(str)
-        note = (
-            f"{few}, and the law bends through their means: the intervals know nothing of what the "
-            "seed of a trunk does, so they are too narrow; more sizes or seeds would tell"
-        )
-        return _Fit(bootstrap_law(fitted, x, y, alone, *how_often), chosen, [note])
-    note = (
-        f"{few}: intervals are of fits to simulated runs, with a scatter of {scatter.trunks:.2g} "
-        f"between trunks (of {scatter.trunks_freedom:.1f} degrees of freedom) and "
-        f"{scatter.branches:.2g} between branches"
-    )
-    return _Fit(simulate_law(fitted, x, runs, scatter, *how_often), chosen, [note])
-
-
-def _runs(group: Table, used: NDArray[np.bool_]) -> tuple[NDArray[np.str_], int]:
-    """The run of each point that is used, and how many there are."""
+def _runs(group: Table) -> NDArray[np.str_]:
+    """The run of each row; one of its own where it has none."""
     rows = np.array([f"row {i}" for i in range(len(group))])
     names = np.array(group.texts.get("run", rows))
-    runs = np.where(names == "", rows, names)[used]
-    return runs, len(np.unique(runs))
+    return np.where(names == "", rows, names)
+
+
+def _known_trunks(
+    names: list[str], runs: NDArray[np.str_], used: NDArray[np.bool_], predicted: NDArray[np.bool_]
+) -> list[str]:
+    """A note on points that are predicted although the fit has other branches of their trunk."""
+    known = predicted & np.isin(runs, runs[used])
+    if not known.any():
+        return []
+    return [
+        f"held out, {', '.join(names[i] for i in np.flatnonzero(known))}: other branches of the "
+        "same trunk are fitted, so what its seed did is known, and this is easier than a new run"
+    ]
 
 
 def _hint(config: FitConfig, kind: str, num_points: int, num_held_out: int) -> str:

@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.ticker import LogFormatterSciNotation, NullFormatter, ScalarFormatter
 
@@ -18,18 +19,18 @@ _TOLD = {
     "size": "Lines: L(N, D) of the sizes trained, from the fewest to the most samples",
     "": "No line: no law was fitted",
 }
-LABELS = {"loss": "held-out loss", "error": "error, 1 - R@1"}
 
 
-def draw_compute(groups: list[dict[str, Any]], target: str) -> str:
+def draw_compute(groups: list[dict[str, Any]], label: str) -> str:
     """Loss or error over training FLOPs, on logarithmic axes: points (full: on the front; stars:
     held out), each method's fitted law with the band of its interval.
 
     Args:
-        groups: of `fit.json`, those of this target.
-        target: `loss` or `error`.
+        groups: of `fit.json`, those of one target.
+        label: says what that is.
     """
     axes = new_axes(*_SIZE)
+    named: dict[str, Artist] = {}
     shown: list[float] = []
     for index, group in enumerate(groups):
         colour, marker = _style(index)
@@ -38,10 +39,10 @@ def draw_compute(groups: list[dict[str, Any]], target: str) -> str:
             kinds[_kind(point)].append((point["flops"], point["value"]))
             shown.append(point["value"])
         _scatter(axes, kinds["other"], colour, marker=marker, facecolors="none", alpha=0.6)
-        _scatter(axes, kinds["front"], colour, marker=marker, label=group["group"])
-        _scatter(
-            axes, kinds["held out"], colour, marker="*", s=110, label=f"{group['group']}, held out"
-        )
+        for each in _scatter(axes, kinds["front"], colour, marker=marker):
+            named[group["group"]] = each
+        for each in _scatter(axes, kinds["held out"], colour, marker="*", s=110):
+            named[f"{group['group']}, held out"] = each
         for band in drawn_bands(group):
             axes.plot(band["flops"], band["value"], color=colour, linewidth=1.5)
             axes.fill_between(
@@ -50,7 +51,7 @@ def draw_compute(groups: list[dict[str, Any]], target: str) -> str:
             shown += band["value"]
     if shown:  # the ends of a wide band may be far outside
         axes.set_ylim(min(shown) / _MARGIN, max(shown) * _MARGIN)
-    return _finish(axes, "training FLOPs", LABELS[target])
+    return _finish(axes, "training FLOPs", label, named)
 
 
 def drawn_bands(group: dict[str, Any]) -> list[dict[str, Any]]:
@@ -67,15 +68,16 @@ def tell_bands(groups: list[dict[str, Any]]) -> str:
     return " ".join(f"{_TOLD[at]} ({', '.join(names)})." for at, names in named.items())
 
 
-def draw_samples(points: Iterable[dict[str, Any]], target: str) -> str:
+def draw_samples(points: Iterable[dict[str, Any]], label: str) -> str:
     """Loss or error over samples seen, a line for each run: a model on one set with one seed."""
     axes = new_axes(*_SIZE)
+    named: dict[str, Artist] = {}
     for index, (name, line) in enumerate(_lines(points).items()):
         samples, values = zip(*sorted(line), strict=True)
         style = ("-", "--", ":", "-.")[index // len(COLOURS) % 4]
         colour = COLOURS[index % len(COLOURS)]
-        axes.plot(samples, values, style, color=colour, marker="o", markersize=4, label=name)
-    return _finish(axes, "samples seen", LABELS[target])
+        (named[name],) = axes.plot(samples, values, style, color=colour, marker="o", markersize=4)
+    return _finish(axes, "samples seen", label, named)
 
 
 def _lines(points: Iterable[dict[str, Any]]) -> dict[str, list[tuple[float, float]]]:
@@ -96,7 +98,7 @@ def _lines(points: Iterable[dict[str, Any]]) -> dict[str, list[tuple[float, floa
     return lines
 
 
-def draw_ratio(comparison: dict[str, Any]) -> str:
+def draw_ratio(comparison: dict[str, Any], label: str) -> str:
     """One method's loss or error over the other's at equal compute, with its interval."""
     axes = new_axes(*_SIZE)
     ratio = comparison["ratio"]
@@ -106,9 +108,7 @@ def draw_ratio(comparison: dict[str, Any]) -> str:
     axes.fill_between(comparison["flops"], low, high, color=COLOURS[2], alpha=0.15, linewidth=0)
     axes.set_xscale("log")
     axes.set_xlabel("training FLOPs")
-    axes.set_ylabel(
-        f"{LABELS[comparison['target']]}: {comparison['first']} / {comparison['second']}"
-    )
+    axes.set_ylabel(_plain(f"{label}: {comparison['first']} / {comparison['second']}"))
     return as_data_uri(axes)
 
 
@@ -123,14 +123,19 @@ def _kind(point: dict[str, Any]) -> str:
     return "front" if point["on_front"] else "other"
 
 
-def _scatter(axes: Axes, points: list[tuple[float, float]], colour: str, **options: Any) -> None:
-    if points:
-        flops, values = zip(*points, strict=True)
-        chosen = {"s": 26, "color": colour, "linewidths": 1.2, "zorder": 3, **options}
-        axes.scatter(flops, values, **chosen)
+def _scatter(
+    axes: Axes, points: list[tuple[float, float]], colour: str, **options: Any
+) -> list[Artist]:
+    """What is drawn: one, or none without points."""
+    if not points:
+        return []
+    flops, values = zip(*points, strict=True)
+    chosen = {"s": 26, "color": colour, "linewidths": 1.2, "zorder": 3, **options}
+    return [axes.scatter(flops, values, **chosen)]
 
 
-def _finish(axes: Axes, x: str, y: str) -> str:
+def _finish(axes: Axes, x: str, y: str, named: dict[str, Artist]) -> str:
+    """As a data URI; ``named`` says what the legend shows."""
     axes.set_xscale("log")
     axes.set_yscale("log")
     low, high = axes.get_ylim()
@@ -141,7 +146,17 @@ def _finish(axes: Axes, x: str, y: str) -> str:
         axes.yaxis.set_major_formatter(LogFormatterSciNotation())
         axes.yaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel(x)
-    axes.set_ylabel(y)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8)
+    axes.set_ylabel(_plain(y))
+    if named:
+        # As texts of their own: a label that begins with _ would be left out.
+        legend = axes.legend(
+            list(named.values()), list("." * len(named)), frameon=False, fontsize=8
+        )
+        for text, name in zip(legend.texts, named, strict=True):
+            text.set_text(_plain(name))
     return as_data_uri(axes)
+
+
+def _plain(text: str) -> str:
+    """With no dollar that would begin a formula, and on one line."""
+    return " ".join(text.replace("$", r"\$").split())

@@ -2,7 +2,7 @@
 
 import base64
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,11 @@ from omegaconf import MISSING
 
 from recaption.common.config import UserError, load_config, print_json
 from recaption.common.files import atomic_write, read_json, sha256_file
-from tools.scaling_laws.columns import TARGETS
+from tools.scaling_laws.columns import TARGETS, is_of_a_ladder, labels_of
 from tools.scaling_laws.compare import first_middle_last
 from tools.scaling_laws.export import show, shown_columns, table_rows, write_exports
-from tools.scaling_laws.fit import FIT
-from tools.scaling_laws.plots import (
-    LABELS,
-    draw_compute,
-    draw_ratio,
-    draw_samples,
-    tell_bands,
-)
+from tools.scaling_laws.fit import FIT, needed_columns
+from tools.scaling_laws.plots import draw_compute, draw_ratio, draw_samples, tell_bands
 from tools.scaling_laws.results import VERSION
 from tools.scaling_laws.table import Table, read_table
 
@@ -43,6 +37,10 @@ class ReportConfig:
     fit: str = ""  # what `fit` wrote; empty: fit.json beside the table, if it is there
     output: str = ""  # folder; empty: `report` beside the table
     title: str = "Scaling laws"
+    # How the table is read, as in `fit`; with a fit, as it was fitted.
+    format: str = "auto"
+    columns: dict[str, str] = field(default_factory=dict)
+    where: dict[str, str] = field(default_factory=dict)
 
 
 def main(argv: list[str]) -> None:
@@ -56,11 +54,12 @@ def write_report(config: ReportConfig) -> Path:
     """Writes all files and returns the page's path.
 
     Raises:
-        UserError: no table, or a fit of another table or version.
+        UserError: no table, or a fit of another table or version, or of other rows.
     """
     folder = Path(config.table.split(",")[0]).parent
     fit = _read_fit(config, folder)
-    table = _read_table(config.table, fit)
+    table = _read_table(config, fit)
+    labels = labels_of(table.mapping, fit["settings"]["where"] if fit else config.where)
     rows = table_rows(table)
     groups = fit["groups"] if fit else _unfitted(table)
     output = Path(config.output or folder / "report")
@@ -73,17 +72,22 @@ def write_report(config: ReportConfig) -> Path:
     )
     environment.filters["figure"] = lambda value: f"{value:.4g}"
     environment.filters["percent"] = lambda share: f"{100 * share:.0f} %"
-    sections = [_section(groups, target) for target in targets]
-    comparisons = [_compared(comparison) for comparison in (fit["comparisons"] if fit else [])]
+    sections = [_section(groups, target, labels[target]) for target in targets]
+    comparisons = [
+        _compared(comparison, labels[comparison["target"]])
+        for comparison in (fit["comparisons"] if fit else [])
+    ]
     _write_plots(output, sections, comparisons)
     page = environment.from_string(_TEMPLATE.read_text()).render(
         title=config.title,
         table=config.table,
         left_out=table.left_out,
         unfinished=table.unfinished,
+        unreadable=table.unreadable,
+        is_of_a_ladder=is_of_a_ladder(table.mapping),
         fit=fit,
         sections=sections,
-        labels=LABELS,
+        labels=labels,
         comparisons=comparisons,
         columns=[column.title for column in columns],
         rows=[[show(column, row) for column in columns] for row in rows],
@@ -107,14 +111,29 @@ def _read_fit(config: ReportConfig, folder: Path) -> dict[str, Any] | None:
     return fit
 
 
-def _read_table(path: str, fit: dict[str, Any] | None) -> Table:
+def _read_table(config: ReportConfig, fit: dict[str, Any] | None) -> Table:
     """The rows that were fitted, by the same names."""
-    settings: dict[str, Any] = {"format": "auto", "columns": {}, "where": {}}
-    if fit:
-        settings = fit["settings"]
-    # Without a fit nobody asks that the figures be such as a law can be fitted to.
-    targets = (settings["targets"] or TARGETS) if fit else ()
-    return read_table(path, settings["format"], settings["columns"], settings["where"], targets)
+    given = {"format": config.format, "columns": dict(config.columns), "where": dict(config.where)}
+    if fit is None:
+        # Nobody asks that the figures be such as a law can be fitted to.
+        return read_table(config.table, **_as_arguments(given), needed=())
+    settings = fit["settings"]
+    for name, value in given.items():
+        if value not in (settings[name], getattr(ReportConfig(), name)):
+            raise UserError(
+                f"{name}={value}: the fit was made with {settings[name]}; fit again with it, or "
+                "leave it out"
+            )
+    needed = needed_columns(settings["targets"], settings["laws"], settings["joint_size"])
+    return read_table(config.table, **_as_arguments(settings), needed=needed, by=settings["by"])
+
+
+def _as_arguments(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "format_name": settings["format"],
+        "columns": settings["columns"],
+        "where": settings["where"],
+    }
 
 
 def _unfitted(table: Table) -> list[dict[str, Any]]:
@@ -122,7 +141,7 @@ def _unfitted(table: Table) -> list[dict[str, Any]]:
     groups = []
     for name, part in table.groups("method").items():
         rows = table_rows(part)
-        for target in LABELS:
+        for target in TARGETS:
             points = [
                 {
                     **{key: row.get(key) for key in ("name", "flops", "params", "samples")},
@@ -139,22 +158,22 @@ def _unfitted(table: Table) -> list[dict[str, Any]]:
     return groups
 
 
-def _section(groups: list[dict[str, Any]], target: str) -> dict[str, Any]:
+def _section(groups: list[dict[str, Any]], target: str, label: str) -> dict[str, Any]:
     chosen = [group for group in groups if group["target"] == target]
     points = [point for group in chosen for point in group["points"]]
     return {
         "target": target,
         "groups": chosen,
-        "by_compute": draw_compute(chosen, target),
+        "by_compute": draw_compute(chosen, label),
         "lines": tell_bands(chosen),
-        "by_samples": draw_samples(points, target),
+        "by_samples": draw_samples(points, label),
     }
 
 
-def _compared(comparison: dict[str, Any]) -> dict[str, Any]:
+def _compared(comparison: dict[str, Any], label: str) -> dict[str, Any]:
     return {
         "figures": comparison,
-        "plot": draw_ratio(comparison),
+        "plot": draw_ratio(comparison, label),
         "shown": first_middle_last(len(comparison["multipliers"])),
     }
 

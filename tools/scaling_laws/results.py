@@ -13,7 +13,7 @@ from tools.scaling_laws.compare import Comparison
 from tools.scaling_laws.front import ComputePerSample, Optimum
 from tools.scaling_laws.matched import Matched
 
-VERSION = 2
+VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,8 @@ class LawFit:
     """One fitted law. ``law`` is ``curve`` for L(C) or ``joint`` for L(N, D).
 
     ``parameters`` are those of ``formula``; ``rms`` is the root mean square of log (measured /
-    predicted), so 0.01 is one per cent. ``notes`` say what to mind. ``compute_per_sample`` (k in
+    predicted), so 0.01 is one per cent. ``notes`` say what to mind; ``flat``
+    are the inputs (N, D or C) that the value may not fall with. ``compute_per_sample`` (k in
     C = k N D), ``optimal_exponents`` and ``optima`` are of a joint law, the last two only of one
     whose exponents are determined.
     """
@@ -83,6 +84,7 @@ class LawFit:
     held_out: list[Prediction]
     notes: list[str]
     bands: list[Band]
+    flat: list[str]
     compute_per_sample: ComputePerSample | None = None
     optimal_exponents: dict[str, Interval] | None = None
     optima: list[Optimum] = field(default_factory=list)
@@ -104,7 +106,7 @@ class FitResult:
     """All of ``fit.json``.
 
     ``columns`` says how each of the table's columns was read, ``unfinished`` names the runs that
-    their status left out.
+    their status left out, ``unreadable`` says of columns that no law needs what is no figure.
     """
 
     table: str
@@ -114,6 +116,7 @@ class FitResult:
     num_rows: int
     left_out: dict[str, int]
     unfinished: dict[str, list[str]]
+    unreadable: dict[str, str]
     settings: dict[str, Any]
     groups: list[GroupFit]
     comparisons: list[Comparison]

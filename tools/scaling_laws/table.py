@@ -3,7 +3,7 @@
 import math
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,17 @@ import pyarrow.parquet
 from numpy.typing import NDArray
 
 from recaption.common.errors import UserError
-from tools.scaling_laws.columns import NUMBERS, TARGETS, TASK, TEXTS, Expression, lacks, map_columns
+from tools.scaling_laws.columns import NUMBERS, TARGETS, TEXTS, Expression, lacks, map_columns
 from tools.scaling_laws.laws import Floats
+from tools.scaling_laws.mixed import check_choices, check_distinct, same
 
-#: Of these an empty field is a gap, and anything but a number above zero is an error.
+#: Anything but a number above zero is none of these.
 _POSITIVE = ("params_image", "params_text", "params", "flops_per_sample", "samples", "flops")
-_FINISHED = ("", "ok", "done", "complete")
+#: What a table needs if nobody says which laws are fitted to it.
+NEEDED = (*_POSITIVE, *TARGETS)
+#: Fields that are empty, whatever stands there.
+_GAPS = ("", "na", "n/a", "none", "null")
+_FINISHED = ("done", "ok", "complete", "completed", "finished", "success", "succeeded")
 
 
 @dataclass(frozen=True)
@@ -28,8 +33,8 @@ class Table:
 
     ``texts`` and ``numbers`` have Canopy's names and units, an empty field is ``""`` or NaN;
     ``others`` are the columns that no name was known for, as they stand in the file. ``left_out``
-    says how many rows were left out, by the reason, and ``unfinished`` names the runs that their
-    status left out.
+    says how many rows were left out, by the reason, ``unfinished`` names the runs that their
+    status left out, and ``unreadable`` says of columns that nothing needs what became gaps.
     """
 
     path: str
@@ -40,6 +45,7 @@ class Table:
     others: dict[str, list[Any]]
     left_out: dict[str, int]
     unfinished: dict[str, list[str]]
+    unreadable: dict[str, str]
 
     def __len__(self) -> int:
         return len(self.texts["name"])
@@ -47,15 +53,11 @@ class Table:
     def select(self, rows: NDArray[np.bool_]) -> "Table":
         """The rows where ``rows`` is true."""
         kept = np.flatnonzero(rows)
-        return Table(
-            self.path,
-            self.format,
-            self.mapping,
-            {name: [column[i] for i in kept] for name, column in self.texts.items()},
-            {name: column[kept] for name, column in self.numbers.items()},
-            {name: [column[i] for i in kept] for name, column in self.others.items()},
-            self.left_out,
-            self.unfinished,
+        return replace(
+            self,
+            texts={name: [column[i] for i in kept] for name, column in self.texts.items()},
+            numbers={name: column[kept] for name, column in self.numbers.items()},
+            others={name: [column[i] for i in kept] for name, column in self.others.items()},
         )
 
     def groups(self, by: str) -> dict[str, "Table"]:
@@ -82,7 +84,8 @@ def read_table(
     format_name: str,
     columns: dict[str, str],
     where: dict[str, str],
-    targets: Collection[str] = TARGETS,
+    needed: Collection[str] = NEEDED,
+    by: str = "method",
 ) -> Table:
     """Reads CSV (also .gz) or Parquet; several files, separated by commas, are one table.
 
@@ -91,41 +94,51 @@ def read_table(
         format_name: see ``map_columns``.
         columns: Canopy's name -> expression, where the format does not fit.
         where: column -> value that its rows must have; ``=OTHER`` means what stands in OTHER.
-        targets: those that must be in range; of the others what is not is a gap.
+        needed: columns of numbers that must be in range, if the table has them; of the others what
+            is not is a gap, and counted.
+        by: the column whose values are fitted apart.
 
     Raises:
         UserError: a file cannot be read, a column is missing, a number is none or out of range,
-            rows of several tests are mixed, or nothing is left.
+            a row stands there twice, rows of several tests or epochs are mixed, or nothing is left.
     """
-    rows = [row for file in path.split(",") for row in _read_rows(Path(file))]
+    numbered = [
+        (f"{file}, row {i + 1}", row)
+        for file in path.split(",")
+        for i, row in enumerate(_read_rows(Path(file)))
+    ]
+    rows = [row for _, row in numbered]
     header = list(dict.fromkeys(name for row in rows for name in row))
     format_name, mapping = map_columns(header, format_name, columns, path)
-    numbered = [(f"{path}, row {i + 1}", row) for i, row in enumerate(rows)]
     numbered = [(place, row) for place, row in numbered if _matches(row, where, header, path)]
     if not numbered:
         told = ", ".join(f"{column} has {_values(rows, column)}" for column in where)
         raise UserError(f"{path}: none of its {len(rows)} rows is as where={where} says; {told}")
     left_out = Counter({"another where": len(rows) - len(numbered)})
-    if TASK in header and len(tasks := {str(row.get(TASK)) for _, row in numbered}) > 1:
-        raise UserError(
-            f"{path} has {len(tasks)} values of {TASK} ({', '.join(sorted(tasks)[:4])}, ...): "
-            f"choose one, as in where.{TASK}={min(tasks)}"
-        )
+    check_choices(path, [row for _, row in numbered], header, {*where, by})
     finished = []
     unfinished: dict[str, list[str]] = {}
     for place, row in numbered:
         status = _text(row, mapping, "status")
-        if status.lower() in _FINISHED:
+        if not status or status.lower() in _FINISHED:
             finished.append((f"{place} ({_text(row, mapping, 'name')})", row))
         else:
             left_out[f"status={status}"] += 1
             unfinished.setdefault(status, []).append(_text(row, mapping, "name") or place)
     if not finished:
-        raise UserError(f"{path}: no row has finished; their status: {dict(left_out)}")
-    texts, numbers = _texts(mapping, finished), _numbers(mapping, finished, targets)
+        told = ", ".join(f"{len(names)} {status}" for status, names in unfinished.items())
+        raise UserError(
+            f"{path}: no row has finished, by its status: {told}; one that has is "
+            f"{', '.join(_FINISHED)}, or has no status"
+        )
+    texts = _texts(mapping, finished)
+    numbers, unreadable = _numbers(mapping, finished, needed)
+    check_distinct(finished, texts, numbers, header, by)
     used = {expression.column for expression in mapping.values()}
     others = {name: [row.get(name) for _, row in finished] for name in header if name not in used}
-    return Table(path, format_name, mapping, texts, numbers, others, dict(+left_out), unfinished)
+    return Table(
+        path, format_name, mapping, texts, numbers, others, dict(+left_out), unfinished, unreadable
+    )
 
 
 def _read_rows(path: Path) -> list[dict[str, Any]]:
@@ -163,7 +176,7 @@ def _matches(row: dict[str, Any], where: dict[str, str], header: list[str], path
             if name not in header:
                 raise UserError(f"where.{column}={wanted}: {lacks(path, name, header)}")
         other = row.get(wanted[1:]) if wanted.startswith("=") else wanted
-        if not _same(row.get(column), other):
+        if not same(row.get(column), other):
             return False
     return True
 
@@ -171,15 +184,6 @@ def _matches(row: dict[str, Any], where: dict[str, str], header: list[str], path
 def _values(rows: list[dict[str, Any]], column: str) -> str:
     values = list(dict.fromkeys(str(row.get(column)) for row in rows))
     return ", ".join(values[:8]) + (", ..." if len(values) > 8 else "")
-
-
-def _same(left: Any, right: Any) -> bool:
-    if str(left) == str(right):
-        return True
-    try:
-        return float(left) == float(right)
-    except (TypeError, ValueError):
-        return False
 
 
 def _texts(
@@ -190,15 +194,39 @@ def _texts(
 
 
 def _numbers(
-    mapping: dict[str, Expression],
-    rows: list[tuple[str, dict[str, Any]]],
-    targets: Collection[str],
-) -> dict[str, Floats]:
-    numbers = {
-        name: np.array([_number(row, expression, name, place, targets) for place, row in rows])
-        for name, expression in mapping.items()
-        if name in NUMBERS
-    }
+    mapping: dict[str, Expression], rows: list[tuple[str, dict[str, Any]]], needed: Collection[str]
+) -> tuple[dict[str, Floats], dict[str, str]]:
+    """Each column, and what was no number in those that nothing needs."""
+    needed = {*needed}
+    if "params" in needed and "params" not in mapping:
+        needed |= {"params_image", "params_text"}
+    if "flops" not in mapping:
+        needed |= {"flops_per_sample", "samples"}
+    numbers: dict[str, Floats] = {}
+    unreadable: dict[str, str] = {}
+    for name, expression in mapping.items():
+        if name not in NUMBERS:
+            continue
+        column = np.full(len(rows), math.nan)
+        faults = []
+        for i, (place, row) in enumerate(rows):
+            try:
+                column[i] = _number(row, expression, name)
+            except UserError as error:
+                if name in needed or name == "flops":
+                    source = (
+                        ""
+                        if expression.column == name
+                        else f" (from {expression.column}={row[expression.column]})"
+                    )
+                    raise UserError(f"{place}{source}: {error}") from None
+                faults.append(str(row[expression.column]))
+        numbers[name] = column
+        if faults:
+            unreadable[expression.column] = (
+                f"{len(faults)} of {len(rows)} fields are no such figure, as {faults[0]!r}: left "
+                "empty, as no law needs them"
+            )
     if "params" not in numbers and {"params_image", "params_text"} <= numbers.keys():
         numbers["params"] = numbers["params_image"] + numbers["params_text"]
     if "flops" not in numbers:
@@ -206,7 +234,7 @@ def _numbers(
     for (place, _), flops in zip(rows, numbers["flops"], strict=True):
         if math.isnan(flops):
             raise UserError(f"{place}: flops are missing; every point needs its compute")
-    return numbers
+    return numbers, unreadable
 
 
 def _text(row: dict[str, Any], mapping: dict[str, Expression], name: str) -> str:
@@ -214,27 +242,21 @@ def _text(row: dict[str, Any], mapping: dict[str, Expression], name: str) -> str
     return "" if value is None else str(value)
 
 
-def _number(
-    row: dict[str, Any], expression: Expression, name: str, place: str, targets: Collection[str]
-) -> float:
-    """NaN for an empty field. Raises: UserError: the field is no number, or out of range."""
+def _number(row: dict[str, Any], expression: Expression, name: str) -> float:
+    """NaN for a gap. Raises: UserError: the field is no number, or out of range."""
     field = row.get(expression.column)
-    if field is None:
+    if field is None or str(field).strip().lower() in _GAPS:
         return math.nan
     try:
         value = expression.of(float(field))
     except (TypeError, ValueError):
-        raise UserError(f"{place}: {expression.column} is {field!r}, not a number") from None
-    source = "" if expression.column == name else f" (from {expression.column}={field})"
-    try:
-        if name in TARGETS:
-            _check_target(name, value, expression)
-        elif name in _POSITIVE and not 0 < value < math.inf:
-            raise UserError(f"{name} is {value:g}; it must be above 0: check its unit")
-    except UserError as error:
-        if name in TARGETS and name not in targets:
-            return math.nan
-        raise UserError(f"{place}{source}: {error}") from None
+        raise UserError(f"{expression.column} is {field!r}, not a number") from None
+    if name in TARGETS:
+        _check_target(name, value, expression)
+    elif name in _POSITIVE and not 0 < value < math.inf:
+        raise UserError(f"{name} is {value:g}; it must be above 0: check its unit")
+    elif math.isinf(value):
+        raise UserError(f"{name} is {value:g}")
     return value
 
 

@@ -18,6 +18,8 @@ def _lines(result: FitResult) -> Iterator[str]:
         yield f"  left out: {count} rows, {reason}"
     for status, names in result.unfinished.items():
         yield f"  {status}: {', '.join(names)}"
+    for column, told in result.unreadable.items():
+        yield f"  {column}: {told}"
     level = result.settings["level"]
     yield (
         f"intervals: {level:.0%}, of {result.settings['num_replicates']} resamplings of the runs, "
@@ -72,7 +74,7 @@ def _law_lines(law: LawFit, target: str) -> Iterator[str]:
     for best in law.optima:
         yield (
             f"      C {best.flops:.3g}: N {_show(best.size)}, D {_show(best.samples)}, "
-            f"{target} {_show(best.value)}"
+            f"{target} {_show(best.value)}{' (outside what was trained)' if best.untried else ''}"
         )
 
 

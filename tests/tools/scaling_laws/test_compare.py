@@ -12,7 +12,7 @@ from tools.scaling_laws.compare import Comparison, Contender, compare_laws
 from tools.scaling_laws.fit import _compare
 from tools.scaling_laws.fitting import FittedLaw, fit_law
 from tools.scaling_laws.group import FitConfig
-from tools.scaling_laws.laws import ComputeLaw
+from tools.scaling_laws.laws import ComputeLaw, Floats
 
 LAW = ComputeLaw(has_offset=False)
 RANGE = (1e15, 1e19)
@@ -104,6 +104,24 @@ def test_a_crossing_that_no_resampling_has_is_without_an_interval() -> None:
     (found,) = comparison.crossings
     assert found.flops.value == pytest.approx(1e17, rel=0.01)
     assert (found.flops.low, found.flops.high, found.share) == (None, None, 0)
+
+
+def test_errors_that_are_both_1_do_not_cross() -> None:
+    """Neither law says more than 1: there the ratio is 1, and nobody needs more compute."""
+    values = np.minimum(1.2 * (np.geomspace(*RANGE, 41) / RANGE[0]) ** -0.1, 1)
+    worse = np.minimum(1.1 * values, 1)
+
+    def contender_of(name: str, error: Floats) -> Contender:
+        places = np.geomspace(*RANGE, 41)
+        return Contender(name, lambda at: np.tile(np.interp(at, places, error), (3, 1)), RANGE)
+
+    comparison = compare_laws(
+        contender_of("caft", values), contender_of("clip", worse), "error", "curve", 0.9
+    )
+    assert comparison.ratio[0].value == 1 and comparison.ratio[-1].value < 1
+    assert comparison.crossings == []
+    told = [each.flops for each in comparison.multipliers]
+    assert told and all(flops > 1.2**10 * RANGE[0] for flops in told)
 
 
 def test_ranges_that_do_not_meet() -> None:

@@ -1,6 +1,7 @@
 """The command, on ladders that follow known laws."""
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,9 +11,10 @@ import numpy as np
 import pytest
 
 from recaption.common.errors import UserError
-from tests.tools.scaling_laws.synthetic import JOINT, joint, ladder_rows, write_rows
+from tests.tools.scaling_laws.synthetic import JOINT, joint, ladder_rows, noise, write_rows
 from tools.scaling_laws.fit import fit_table, main
 from tools.scaling_laws.group import FitConfig
+from tools.scaling_laws.terminal import format_result
 
 FEW = "num_replicates=40"
 #: The four dearest runs of each method, of 24.
@@ -106,7 +108,7 @@ def rows_of_trunks(num_seeds: int) -> list[dict[str, Any]]:
     for seed in range(num_seeds):
         for i, row in enumerate(ladder_rows(scatter=0.0)):
             row["loss"] *= 1 + 0.02 * ((i // 4 + seed) % 3 - 1)
-            rows.append(row | {"run": f"{row['model']}-{seed}"})
+            rows.append(row | {"run": f"{row['model']}-{seed}", "seed": seed})
     return rows
 
 
@@ -177,6 +179,92 @@ def test_methods_are_compared_by_their_joint_laws_where_there_is_no_curve(table:
         fit(table, laws=["joint"], compare=["caft", "clip"], compare_by="curve")
 
 
+@pytest.mark.parametrize(
+    ("losses", "flat", "undetermined"),
+    [
+        (lambda n, d: 0.4 + 186 * n**-0.34, ["D"], ["b"]),
+        (lambda n, d: 0.1 * n**0.1 + 62 * d**-0.28, ["N"], ["a"]),
+        (lambda n, d: 0.1 * n**0.1 * (d / 1e6) ** 0.1, ["N", "D"], ["a", "b"]),
+    ],
+)
+def test_a_loss_that_does_not_fall_has_no_best_use_of_compute(
+    tmp_path: Path, losses: Any, flat: list[str], undetermined: list[str]
+) -> None:
+    """It may look as if the law were sure: exponents at the least that is tried do not scatter."""
+    rows = []
+    for method in ("caft", "clip"):
+        made = ladder_rows(method)
+        scatter = noise(len(made), 0.01, 1).tolist()
+        for row, factor in zip(made, scatter, strict=True):
+            row["loss"] = losses(row["params"], row["samples"]) * factor
+        rows += made
+    result = fit(write_rows(tmp_path / "t.csv", rows), targets=["loss"], compare_by="joint")
+    law = next(law for law in result.groups[0].laws if law.law == "joint")
+    assert (law.optima, law.optimal_exponents, law.flat) == ([], None, flat)
+    said = f"without {' and '.join(undetermined)} no best N and D of a budget are told"
+    assert said in law.notes
+    for name in flat:
+        assert any(re.fullmatch(f"loss (does|may) not fall with {name} .*", n) for n in law.notes)
+    notes = result.comparisons[0].notes
+    assert f"clip: loss may not fall with {' and '.join(flat)}" in notes
+    assert any(note.startswith("clip: best N and D are not determined") for note in notes)
+
+
+def test_a_best_use_that_no_run_has_tried_is_said(table: Path) -> None:
+    """By default ten and a hundred times the largest budget are among those told."""
+    law = fit(table, targets=["loss"], laws=["joint"]).groups[0].laws[0]
+    assert law.flat == []
+    assert [best.untried for best in law.optima[1:]] == [["size", "samples"]] * 2
+    (note,) = (note for note in law.notes if "which no run has tried" in note)
+    assert "1.8e+19 (N and D), 1.8e+20 (N and D) is outside what was trained" in note
+    inside = fit(table, targets=["loss"], laws=["joint"], budgets=[1e15]).groups[0].laws[0]
+    assert inside.optima[0].untried == []
+    assert not any("which no run has tried" in note for note in inside.notes)
+
+
+def test_no_error_is_above_1(tmp_path: Path) -> None:
+    """Neither predictions, nor bands, optima, intervals or what methods are compared by."""
+    rows = ladder_rows("caft", seed=1) + ladder_rows("clip", seed=2)
+    largest = max(row["loss"] for row in rows)
+    for row in rows:
+        row["error"] = row["loss"] / largest
+    path = write_rows(tmp_path / "t.csv", rows)
+    result = fit(path, targets=["error"], fit_on="all", budgets=[1e9])
+    (group, _), (comparison,) = result.groups, result.comparisons
+    both = next(law for law in group.laws if law.law == "joint")
+    assert (both.optima[0].value.value, both.optima[0].value.high) == (1, 1)
+    assert "error cannot exceed 1: where the law does, that is told" in both.notes
+    for law in group.laws:
+        for band in law.bands:
+            assert max(band.value + band.high) <= 1
+    assert max(comparison.first_value + comparison.second_value) <= 1
+
+
+def test_a_held_out_branch_of_a_fitted_trunk_is_named(tmp_path: Path) -> None:
+    """What its seed did is in the fit: that is easier than a new run."""
+    rows = rows_of_trunks(num_seeds=2)
+    largest = max(row["flops"] for row in rows)
+    settings = {"targets": ["loss"], "laws": ["joint"], "holdout_above": 0.9 * largest}
+    for run, is_said in (("trunk", True), ("", False)):
+        changed = [row | {"run": row["run"] if run else ""} for row in rows]
+        law = fit(write_rows(tmp_path / "t.csv", changed), **settings).groups[0].laws[0]
+        assert len(law.held_out) == 2
+        assert any("branches of the same trunk are fitted" in n for n in law.notes) == is_said
+
+
+def test_what_no_law_needs_may_be_anything(tmp_path: Path) -> None:
+    changes = {"batch": "4k", "lr": "None", "gpu_hours": "inf", "samples": 0}
+    rows = [row | changes for row in ladder_rows()]
+    path = write_rows(tmp_path / "t.csv", rows)
+    result = fit(path, targets=["loss"], laws=["curve"])
+    assert result.groups[0].laws[0].law == "curve"
+    assert set(result.unreadable) == {"batch", "gpu_hours", "samples"}
+    assert result.unreadable["batch"].startswith("24 of 24 fields are no such figure, as '4k'")
+    assert "  batch: 24 of 24 fields" in format_result(result)
+    with pytest.raises(UserError, match="samples is 0; it must be above 0"):
+        fit(path, targets=["loss"])
+
+
 def test_a_group_can_be_any_column(tmp_path: Path) -> None:
     """Data sets are compared as methods are; one with too few points says so and stops nothing."""
     rows = [row | {"data": "drawn"} for row in ladder_rows(A=0.7 * JOINT["A"])]
@@ -218,7 +306,8 @@ def test_what_a_table_does_not_allow_is_said(tmp_path: Path) -> None:
     rows = [row for row in ladder_rows() if row.pop("params") and row.pop("params_text")]
     result = fit(write_rows(tmp_path / "t.csv", rows), targets=["loss"])
     assert [law.law for law in result.groups[0].laws] == ["curve"]
-    assert "there is no column params" in result.groups[0].not_fitted["joint"]
+    reason = result.groups[0].not_fitted["joint"]
+    assert "no column params; give columns.params=NAME, or joint_size=flops_per_sample" in reason
     by_compute = fit(tmp_path / "t.csv", targets=["loss"], joint_size="flops_per_sample")
     assert by_compute.groups[0].laws[1].compute_per_sample.k == pytest.approx(1)
 

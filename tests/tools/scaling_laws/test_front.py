@@ -33,7 +33,7 @@ def test_optimum_is_what_a_search_finds() -> None:
     places, k, budget = ladder(), 7.0, 1e19
     fitted = fit_law(JointLaw(), places, joint(*places.T, **JOINT), 1e-3)
     fitted = type(fitted)(**{**vars(fitted), "replicates": fitted.theta[None]})
-    best = compute_optimal(fitted, k, budget, 0.9)
+    best = compute_optimal(fitted, k, places, budget, 0.9)
     parameters = {name: float(value) for name, value in fitted.parameters().items()}
     searched = minimize_scalar(
         lambda log_size: joint(np.exp(log_size), budget / k / np.exp(log_size), **parameters),
@@ -45,7 +45,7 @@ def test_optimum_is_what_a_search_finds() -> None:
     assert best.size.value * best.samples.value * k == pytest.approx(budget)
     assert best.value.value == pytest.approx(searched.fun, rel=1e-9)
     # The optimal size of ten times the budget grows by the exponent.
-    larger = compute_optimal(fitted, k, 10 * budget, 0.9)
+    larger = compute_optimal(fitted, k, places, 10 * budget, 0.9)
     grown = np.log10(larger.size.value / best.size.value)
     assert grown == pytest.approx(optimal_exponents(fitted, 0.9)["size"].value)
 

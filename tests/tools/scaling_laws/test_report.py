@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 import pytest
 
 from recaption.common.config import UserError
+from tests.tools.scaling_laws.synthetic import write_rows
 from tools.scaling_laws import fit, report
 from tools.scaling_laws.export import SHOWN, escape, show
 from tools.scaling_laws.outcome import COLUMNS
@@ -134,6 +135,57 @@ def test_tables_for_others(results: Path, tmp_path: Path) -> None:
 def test_hours_are_read_by_people(hours: float, shown: str) -> None:
     (column,) = (column for column in SHOWN if column.name == "gpu_hours")
     assert show(column, {"gpu_hours": hours}) == shown
+
+
+def imagenet(folder: Path) -> Path:
+    """As published: accuracies of two tests, two methods whose names are no formulas."""
+    rows = [
+        {
+            "gmacs_total": 1e3 * 2.0**i,
+            "acc1": 0.1 + 0.05 * i + 0.01 * j,
+            "downstream_dataset": test,
+            "namespace": name,
+            "gpu_hours": "inf",
+            "arch": "[a\nb",
+            "name": f"{name}{i}{test}",
+        }
+        for i in range(7)
+        for j, name in enumerate(("caft$_{x$", "_clip"))
+        for test in ("imagenet1k", "vtab")
+    ]
+    return write_rows(folder / "zeroshot.csv", rows)
+
+
+READ = ["where.downstream_dataset=imagenet1k", "columns.method=namespace"]
+READ += ["columns.gpu_hours=gpu_hours"]
+
+
+@pytest.mark.parametrize("is_fitted", [True, False])
+def test_a_table_of_others(tmp_path: Path, is_fitted: bool) -> None:
+    """It is labelled as what it is, and names are text."""
+    path = imagenet(tmp_path)
+    words = [f"table={path}", f"output={tmp_path / 'page'}"]
+    if is_fitted:
+        fit.main([f"table={path}", "num_replicates=20", *READ])
+        with pytest.raises(
+            UserError, match=r"where={'downstream_dataset': 'vtab'}: the fit was ma"
+        ):
+            report.main([*words, "where.downstream_dataset=vtab"])
+    else:
+        with pytest.raises(UserError, match=r"as in where\.downstream_dataset=imagenet1k"):
+            report.main(words)
+    report.main([*words, *READ])
+    page = (tmp_path / "page" / "report.html").read_text()
+    assert "<h2>Error, 1 - acc1 (imagenet1k)</h2>" in page and "R@1" not in page
+    assert "<th>1 - error</th>" in page
+    drawn = (tmp_path / "page" / "error_by_compute.svg").read_text()
+    for text in ("caft$_{x$", "_clip", "error, 1 - acc1 (imagenet1k)"):
+        assert f"<!-- {text} -->" in drawn
+    rows = json.loads((tmp_path / "page" / "table.json").read_text(), parse_constant=pytest.fail)
+    assert len(rows) == 14 and rows[0]["score"] == pytest.approx(0.1)
+    assert "gpu_hours: 14 of 14 fields are no such figure, as &#39;inf&#39;" in page
+    latex = (tmp_path / "page" / "table.tex").read_text()
+    assert latex.count("\n{[}a b & ") == 14
 
 
 def test_a_line_is_one_run() -> None:

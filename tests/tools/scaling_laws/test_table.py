@@ -51,6 +51,61 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
     }
 
 
+def test_a_row_that_stands_there_twice_is_an_error(tmp_path: Path) -> None:
+    """It would count twice, and intervals would be narrower than they are."""
+    path = write_rows(tmp_path / "a.csv", ladder_rows())
+    said = (
+        r"a.csv, row 1 \(caft-.*\) and .*a.csv, row 1 \(caft-.*\) are one point \(equal in name, "
+    )
+    with pytest.raises(UserError, match=said + r".*, as are 23 pairs more; leave one of them out"):
+        read_table(f"{path},{path}", "auto", {}, {})
+    rows = [row | {"loss": row["loss"] + 1, "ema": 1} for row in ladder_rows()[:1]]
+    again = write_rows(tmp_path / "b.csv", rows)
+    with pytest.raises(UserError, match="they differ in loss, ema: choose rows with `where`"):
+        read_table(f"{path},{again}", "auto", {}, {})
+    apart = read_table(f"{path},{again}", "auto", {}, {}, by="ema")
+    assert [len(group) for group in apart.groups("ema").values()] == [24, 1]
+
+
+def test_runs_without_a_name_may_be_alike_but_not_the_same(tmp_path: Path) -> None:
+    rows = [{"flops": 1e9, "loss": loss} for loss in (2.0, 2.1)]
+    assert len(read(write_rows(tmp_path / "t.csv", rows))) == 2
+    with pytest.raises(UserError, match=r"row 1 \(\) and .* row 3 \(\) are one point"):
+        read(write_rows(tmp_path / "t.csv", [*rows, rows[0]]))
+
+
+@pytest.mark.parametrize(
+    ("column", "other"), [("epoch", "lr_scheduler"), ("lr_scheduler", "epoch")]
+)
+def test_rows_of_several_epochs_or_schedules_are_not_mixed(
+    tmp_path: Path, column: str, other: str
+) -> None:
+    rows = comparison_rows()
+    path = write_rows(tmp_path / "results.csv", rows)
+    where = {other: str(rows[0][other])}
+    with pytest.raises(UserError, match=f"2 values of {column} .*as in where.{column}="):
+        read(path, where=where)
+    assert len(read(path, where=where | {column: f"={column}"})) == 4  # all, if somebody wants
+
+
+def test_what_is_no_figure_is_a_gap_where_nothing_needs_it(tmp_path: Path) -> None:
+    rows = one_row_with(params="NA", loss="n/a", batch="4k", lr="None", gpu_hours="inf")
+    path = write_rows(tmp_path / "t.csv", [{"batch": 1, "lr": 1, "gpu_hours": 1} | r for r in rows])
+    table = read(path)
+    assert all(np.isnan(table.numbers[n][4]) for n in ("params", "loss", "batch", "gpu_hours"))
+    # Gaps that say that they are some need no more words.
+    assert {name: told[:30] for name, told in table.unreadable.items()} == {
+        "batch": "1 of 24 fields are no such fig",
+        "gpu_hours": "1 of 24 fields are no such fig",
+    }
+    assert "as '4k'" in table.unreadable["batch"]
+
+
+@pytest.mark.parametrize("status", ["finished", "COMPLETED", "ok", ""])
+def test_runs_that_finished(tmp_path: Path, status: str) -> None:
+    assert len(read(write_rows(tmp_path / "t.csv", one_row_with(status=status)))) == 24
+
+
 def test_runs_that_did_not_finish_are_counted(tmp_path: Path) -> None:
     rows = ladder_rows()
     rows[0] |= {"status": "failed", "loss": "nan"}
@@ -72,11 +127,11 @@ def test_runs_that_did_not_finish_are_named(tmp_path: Path) -> None:
 
 def test_a_target_that_nobody_asks_for_may_be_anything(tmp_path: Path) -> None:
     path = write_rows(tmp_path / "results.csv", one_row_with(loss="nan", error=0))
-    table = read_table(str(path), "auto", {}, {}, targets=["error"])
+    table = read_table(str(path), "auto", {}, {}, needed=["error"])
     assert np.flatnonzero(np.isnan(table.numbers["loss"])).tolist() == [4]
     assert table.numbers["error"][4] == 0
     with pytest.raises(UserError, match="loss is nan"):
-        read_table(str(path), "auto", {}, {}, targets=["loss"])
+        read_table(str(path), "auto", {}, {}, needed=["loss"])
 
 
 @pytest.mark.parametrize("suffix", ["csv.gz", "parquet"])
@@ -150,7 +205,7 @@ def comparison_rows() -> list[dict[str, Any]]:
     """Columns of the results of LAION-AI/scaling-laws-for-comparison (openMaMMUT and others)."""
     return [
         {
-            "name": f"mammut_ViT-S-32_{samples:g}_{epoch}",
+            "name": f"mammut_ViT-S-32_{samples:g}_{schedule}_{epoch}",
             "model": "mammut_ViT-S-32",
             "namespace": "mammut",
             "mparams": 85.62,
@@ -195,7 +250,7 @@ def test_table_of_the_scaling_laws_for_comparison(tmp_path: Path, suffix: str) -
     np.testing.assert_allclose(table.numbers["error"], [1 - 0.1128, 1 - 0.13])
     assert table.numbers["batch"].tolist() == [4096, 4096]
     assert list(table.groups("method")) == ["mammut"]
-    gaps = read(path, where={"lr_scheduler": "const"})
+    gaps = read(path, where={"lr_scheduler": "const", "epoch": "=total_epochs"})
     assert np.isnan(gaps.numbers["loss"]).all()
 
 
@@ -231,7 +286,10 @@ def one_row_with(**fields: Any) -> list[dict[str, Any]]:
         (one_row_with(error=37.5), r"error is 37.5; .*columns.error='error \* 0.01'"),
         ([{"flop": 1, "loss": 2}], "has no column 'flops'; the nearest is 'flop'"),
         ([{"flops": 1, "eror": 2}], "has no column 'error'; the nearest is 'eror'"),
-        ([row | {"status": "failed"} for row in ladder_rows()], "no row has finished"),
+        (
+            [row | {"status": "failed"} for row in ladder_rows()],
+            "no row has finished, by its status: 24 failed; one that has is done, ok, .*",
+        ),
     ],
 )
 def test_mistakes_in_a_table(tmp_path: Path, rows: list[dict[str, Any]], message: str) -> None:

@@ -73,7 +73,7 @@ def test_the_law_is_drawn_at_its_sizes_where_the_best_is_not_known() -> None:
     flops = 6 * PLACES.prod(axis=1)
     points = Points(list(RUNS), PLACES, flops, values)
     law = describe_law(
-        simulated, points, points.select(flops < 0), 0.9, [], np.random.default_rng(0)
+        simulated, points, points.select(flops < 0), "loss", 0.9, [], np.random.default_rng(0)
     )
     assert (law.optima, law.optimal_exponents) == ([], None)
     assert any("no best N and D of a budget are told" in note for note in law.notes)
