@@ -15,9 +15,9 @@ from pretrain.evaluate.benchmarks.present import Present, folder_with
 
 _PROTOCOL = (
     "an object's crop (its box, rounded to pixels) against 1 right and 10 wrong expressions, {}; "
-    "right if it scores strictly highest; a line that stands there twice counts twice, as in FG-CLIP's "
-    "script; how many lines the files have is not known here, so that of one cut off at the end of a "
-    "line nothing is told"
+    "right if it scores strictly highest; a line that stands there twice counts twice, as in "
+    "FG-CLIP's script; how many lines the files have is not known here, so nothing tells that one "
+    "was cut off at the end of a line"
 )
 VARIANTS = {
     "all": "the four below, a figure for each: " + _PROTOCOL.format("of every difficulty"),

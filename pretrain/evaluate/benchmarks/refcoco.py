@@ -26,9 +26,9 @@ _PROTOCOL = (
 )
 UNC_VARIANTS = {split: f"UNC split {split}: {_PROTOCOL}" for split in ("val", "testA", "testB")}
 UMD_VARIANTS = {split: f"UMD split {split}: {_PROTOCOL}" for split in ("val", "test")}
-#: Expressions by split. UNC's of RefCOCO as BAAI's FlagEval tells them
-#: (flageval.baai.ac.cn/docs/en/multimodal/Visual-Grounding); those and all others as they stand in a
-#: list on GitHub of what the toolkit's files give (schema pivot.stageb.official_ref_split_contract).
+#: Expressions by split. RefCOCO's as BAAI's FlagEval tells them (flageval.baai.ac.cn/docs/en,
+#: Visual Grounding); these and all others stand in a list on GitHub of what the toolkit's files
+#: give, its schema pivot.stageb.official_ref_split_contract/v1.
 _NUM_EXPRESSIONS = {
     "refcoco": {"val": 10_834, "testA": 5_657, "testB": 5_095},
     "refcoco+": {"val": 10_758, "testA": 5_726, "testB": 4_889},

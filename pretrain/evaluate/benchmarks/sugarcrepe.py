@@ -11,9 +11,9 @@ VARIANTS = {
     "scores strictly higher; by kind of change (7 files), and their mean; entries that stand there "
     "twice count twice, as in the authors' script"
 }
-#: Entries by kind, as tables of evaluations on GitHub and SugarCrepe++ (DATA_SIZE in its script for
-#: text encoders) tell them. Of swap_obj the authors' own gpt-4v-results/readme.md counts 246, as the
-#: copy of HuggingFaceM4 has: both are taken for whole.
+#: Entries by kind, as SugarCrepe++ (DATA_SIZE in its script for text encoders) and tables of
+#: evaluations on GitHub tell them. Of swap_obj the authors' gpt-4v-results/readme.md counts 246, as
+#: many as HuggingFaceM4's copy has: both are taken for whole.
 _NUM_ENTRIES = {
     "add_att": 692,
     "add_obj": 2_062,

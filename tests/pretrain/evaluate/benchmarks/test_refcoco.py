@@ -13,9 +13,10 @@ from pycocotools import mask as coco_masks
 from pretrain.evaluate.benchmarks import refcoco
 from pretrain.evaluate.benchmarks.base import LayoutError, Options
 from pretrain.evaluate.benchmarks.dense import Region
-from pretrain.evaluate.benchmarks.registry import BENCHMARKS
 from pretrain.evaluate.benchmarks.refcoco import read_refcoco, read_refcoco_plus, read_refcocog
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
 from pretrain.evaluate.grounding import evaluate, shrink
+from pretrain.evaluate.pictures import heat_map
 from recaption.common.config import UserError
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
 from tests.pretrain.evaluate.benchmarks.vision_layouts import (
@@ -26,7 +27,6 @@ from tests.pretrain.evaluate.benchmarks.vision_layouts import (
     write_refcoco,
 )
 from tests.pretrain.pickles import Touch
-
 
 NUM_PUBLISHED = dict(refcoco._NUM_EXPRESSIONS)
 
@@ -177,7 +177,7 @@ def test_run_lengths_are_masks_too() -> None:
 @pytest.mark.parametrize("far", [1e15, -1e15, float("nan"), float("inf"), 10**40])
 def test_polygons_that_would_end_the_process(far: float) -> None:
     for polygon in ([far, 0.0, 8.0, 0.0, 8.0, far], [0, 0, far, 0, 0, 1]):
-        with pytest.raises(LayoutError, match="here: .*a polygon leads out of its picture"):
+        with pytest.raises(LayoutError, match=r"here: .*a polygon leads out of its picture"):
             Region("here", [polygon], 16, 8).mask()
 
 
@@ -215,3 +215,24 @@ def test_a_model_without_maps_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="colours makes no maps"):
         evaluate(read_refcoco(tmp_path, Options()), Blind(), batch_size=2)
+
+
+def test_a_model_of_nan_finds_nothing(tmp_path: Path) -> None:
+    class Broken(ColourEncoders):
+        def localise(self, images: Any, sentences: Any) -> torch.Tensor:
+            return super().localise(images, sentences) * float("nan")
+
+    write_refcoco(tmp_path)
+    result = evaluate(read_refcoco(tmp_path, Options()), Broken(), batch_size=2)
+    assert result["miou"] == result["pointing"] == 0
+    assert result["sentence_of_another_image"]["pointing"] == 0
+    heat = torch.full((8, 8), float("nan"))
+    assert heat_map(torch.zeros(3, 8, 8, dtype=torch.uint8), heat, [], 8).size == (8, 8)
+
+
+def test_one_picture_has_no_other(tmp_path: Path) -> None:
+    """Its own sentence had stood for that of another."""
+    write_refcoco(tmp_path)
+    result = evaluate(read_refcoco(tmp_path, Options("testA")), ColourEncoders(), batch_size=2)
+    assert result["num_images"] == 1
+    assert "sentence_of_another_image" not in result

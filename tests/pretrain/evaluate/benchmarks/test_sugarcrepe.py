@@ -12,7 +12,6 @@ from pretrain.evaluate.choice import evaluate
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders
 from tests.pretrain.evaluate.benchmarks.vision_layouts import write_sugarcrepe
 
-
 NUM_PUBLISHED = dict(sugarcrepe._NUM_ENTRIES)
 
 
