@@ -76,7 +76,7 @@ class Region:
             if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
                 raise ValueError("a polygon is no list of three or more x, y")
             for values, side in ((polygon[::2], self.width), (polygon[1::2], self.height)):
-                # Some of COCO's are a little outside.
+                # A little outside does no harm: what is outside is not painted.
                 if not all(type(v) in (int, float) and -side <= v <= 2 * side for v in values):
                     raise ValueError("a polygon leads out of its picture")
         together = coco_masks.frPyObjects(polygons, self.height, self.width)
