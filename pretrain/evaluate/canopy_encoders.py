@@ -7,7 +7,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pretrain.data.captions import texts_of_caption
+from pretrain.data.captions import evaluation_texts, texts_of_caption
 from pretrain.data.transforms import IMAGE_MEAN, IMAGE_STD, denormalise
 from pretrain.evaluate.encode import encode_images, encode_sentences, encode_texts
 from pretrain.evaluate.maps import pixel_maps
@@ -69,6 +69,11 @@ class CanopyEncoders:
 
     def encode_captions(self, captions: Sequence[str]) -> TextFeatures:
         texts = [self.texts_of(caption) for caption in captions]
+        return encode_texts(self.inference, texts, len(texts))
+
+    def encode_prompts(self, prompts: Sequence[str]) -> TextFeatures:
+        captions = self.inference.config.data.captions
+        texts = [evaluation_texts({"": [prompt]}, captions, "") for prompt in prompts]
         return encode_texts(self.inference, texts, len(texts))
 
     def encode_sentences(self, sentences: Sequence[str]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields
 
-from recaption.common.config import ConfigError, check_at_least, load_config
+from recaption.common.config import ConfigError, check_at_least, check_share, load_config
 
 USAGE = """usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]
 
@@ -58,6 +58,9 @@ class EvaluateConfig:
         if self.num_candidates is not None:
             least["num_candidates"] = self.num_candidates
         check_at_least(1, least)
+        check_at_least(0, {"num_pictures": self.num_pictures})
+        if self.alpha is not None:
+            check_share("alpha", self.alpha)
 
 
 def read_arguments(argv: list[str]) -> EvaluateConfig:

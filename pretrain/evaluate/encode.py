@@ -7,6 +7,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from pretrain.data.captions import join_sentences
 from pretrain.inference import InferenceModel
 from pretrain.models.features import ImageFeatures, TextFeatures
 
@@ -50,9 +51,10 @@ def encode_sentences(
     """(N, D) features of single sentences, as queries for `Objective.localise`.
 
     A model that reads captions in parts reads a sentence as a part; one that reads them whole
-    reads it as a caption.
+    reads it as a caption. Full stops at its end are taken off, as in training.
     """
     captions = inference.config.data.captions
+    sentences = [join_sentences([sentence]) for sentence in sentences]
     if captions.name != "parts":
         whole = encode_texts(inference, [[s] for s in sentences], batch_size).whole
         assert whole is not None

@@ -45,6 +45,10 @@ class Encoders(Protocol):
         """Features of one batch of captions of any length, read as the model reads captions."""
         ...
 
+    def encode_prompts(self, prompts: Sequence[str]) -> TextFeatures:
+        """The same of prompts, each of one sentence ("a photo of a St. Bernard.")."""
+        ...
+
     def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
         """(N, D) features of single sentences or class prompts, not normalised."""
         ...

@@ -29,7 +29,7 @@ def evaluate(data: GroundingSet, encoders: Encoders, batch_size: int) -> dict[st
 
     Ranks that make this call together share the images, and the first has the figures; the others
     get none. Without looking is: the same hot region anywhere (`chance`), all of the picture, its
-    centre, and the map of an expression of the next picture.
+    centre, and the map of an expression of the next picture, where there is another.
 
     Raises:
         UserError: the model makes no maps, or a picture is not of the size of its masks.
@@ -64,6 +64,7 @@ def evaluate(data: GroundingSet, encoders: Encoders, batch_size: int) -> dict[st
     image_of_score = np.repeat(np.arange(len(features)), [len(texts) for texts in data.sentences])
     each = np.array([[score.iou, score.hit] for score in scores], dtype=np.float64)
     iou_interval, hit_interval = share_intervals(each, image_of_score)
+    another = {"pointing": result.pointing_other_sentence}
     return {
         "num_images": result.num_images,
         "num_sentences": result.num_sentences,
@@ -80,7 +81,7 @@ def evaluate(data: GroundingSet, encoders: Encoders, batch_size: int) -> dict[st
         },
         "whole_image": {"miou": result.iou_whole_image},
         "image_centre": {"pointing": result.pointing_centre},
-        "sentence_of_another_image": {"pointing": result.pointing_other_sentence},
+        **({"sentence_of_another_image": another} if len(data.images) > 1 else {}),
         "maps": _examples(scores, data),
     }
 

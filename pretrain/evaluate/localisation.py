@@ -63,16 +63,24 @@ def score_map(heat: Tensor, other: Tensor, boxes: Sequence[Box]) -> MapScore:
 
 
 def score_mask(heat: Tensor, other: Tensor, inside: Tensor) -> MapScore:
-    """The same against any mask (H, W) bool of the thing, in place of boxes."""
+    """The same against any mask (H, W) bool of the thing, of one pixel at least, in place of boxes.
+
+    A map that holds NaN hits nothing, and nothing of it is hot.
+    """
     hot = hot_region(heat)
     return MapScore(
-        hit=bool(inside[peak(heat)]),
-        hit_other=bool(inside[peak(other)]),
+        hit=_hits(heat, inside),
+        hit_other=_hits(other, inside),
         hit_centre=bool(inside[heat.shape[0] // 2, heat.shape[1] // 2]),
         area=inside.double().mean().item(),
         iou=((inside & hot).sum() / (inside | hot).sum()).item(),
         iou_moved=moved_iou(hot, inside),
     )
+
+
+def _hits(heat: Tensor, inside: Tensor) -> bool:
+    """Whether the peak of a map lies inside; a map that holds NaN points nowhere."""
+    return not heat.isnan().any() and bool(inside[peak(heat)])
 
 
 def summarise(scores: Sequence[MapScore], num_images: int) -> LocalisationResult | None:

@@ -35,7 +35,8 @@ def peak(heat: Tensor) -> tuple[int, int]:
     """Row and column of the peak of a map (H, W).
 
     Maps are flat within a segment, so the peak is the pixel of the hottest segment that is nearest
-    to that segment's centre of mass; it always lies inside the segment.
+    to that segment's centre of mass; it always lies inside the segment. A map that holds NaN has no
+    peak: ask first.
     """
     hottest = (heat == heat.max()).nonzero()
     centre = hottest.double().mean(dim=0)

@@ -76,6 +76,9 @@ class OpenClipEncoders:
         features = self._model.encode_text(self._tokenizer(list(captions)).to(self._device))
         return TextFeatures(whole=features, parts=features[:, None])
 
+    def encode_prompts(self, prompts: Sequence[str]) -> TextFeatures:
+        return self.encode_captions(prompts)
+
     def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
         whole = self.encode_captions(sentences).whole
         assert whole is not None

@@ -44,9 +44,13 @@ def segmentation(pixels: Tensor, labels: Tensor, side: int) -> Image.Image:
 
 
 def heat_map(pixels: Tensor, heat: Tensor, boxes: Sequence[Box], side: int) -> Image.Image:
-    """A map (H, W) over its grey picture (3, H, W), its peak as a cross, the true boxes drawn."""
+    """A map (H, W) over its grey picture (3, H, W), its peak as a cross, the true boxes drawn.
+
+    A map that holds NaN has no cross.
+    """
     grey = np.asarray(to_image(pixels, side).convert("L"), dtype=np.float64)[..., None]
-    strength = _enlarge(normalised(heat).numpy(), side)
+    is_broken = bool(heat.isnan().any())
+    strength = _enlarge(normalised(heat.nan_to_num(0.0) if is_broken else heat).numpy(), side)
     colour = _colour(strength)
     # Light keeps the drawing readable under the map: colour times grey, more of it where hot.
     weight = 0.45 + 0.4 * strength[..., None]
@@ -59,6 +63,8 @@ def heat_map(pixels: Tensor, heat: Tensor, boxes: Sequence[Box], side: int) -> I
         draw.rectangle(
             [corners[0] + 1, corners[1] + 1, corners[2] - 1, corners[3] - 1], None, _BOX, 2
         )
+    if is_broken:
+        return image
     row, column = (round((value + 0.5) * side / heat.shape[0]) for value in peak(heat))
     for colour_of_cross, width in (((20, 20, 20), 5), (_BOX, 2)):
         draw.line((column - 7, row, column + 7, row), fill=colour_of_cross, width=width)

@@ -31,7 +31,7 @@ def class_texts(
     with Progress(len(own), "classes", "prompts") as progress:
         for place in own:
             prompts = batches(fill(templates, classes[place]), batch_size)
-            features = TextFeatures.concatenate([encoders.encode_captions(p) for p in prompts])
+            features = TextFeatures.concatenate([encoders.encode_prompts(p) for p in prompts])
             rows.append(features.map(_mean_direction))
             progress.advance()
     return join_texts(rows)

@@ -1,6 +1,6 @@
 """Zero-shot segmentation: each pixel's class by the cosines of the places it lies in."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,12 +15,17 @@ from pretrain.evaluate.benchmarks.base import Picture
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
 from pretrain.evaluate.bootstrap import resampled_interval
 from pretrain.evaluate.encode import batches
-from pretrain.evaluate.encoders import Encoders, NoMapsError, features_of_blank
-from pretrain.evaluate.prompts import class_sentences
+from pretrain.evaluate.encoders import Encoders, NoMapsError, features_of_blank, share_cut
+from pretrain.evaluate.prompts import class_sentences, fill
 from pretrain.evaluate.reading import prepare_ahead
 from pretrain.evaluate.sharing import is_first, join_blocks, own_items, rank_and_size
+from pretrain.models.features import ImageFeatures
 from recaption.common.config import UserError
 from recaption.common.progress import Progress
+
+#: Pictures whose windows share batches. Ranks take them by so many, so that what is encoded
+#: together does not depend on the number of ranks.
+_TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -30,6 +35,17 @@ class Windows:
     short_side: int = 448  # of the picture before it is cut
     size: int = 224
     stride: int = 112
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A picture as its windows."""
+
+    height: int  # of the resized picture, pixels
+    width: int
+    windows: Windows
+    places: list[tuple[int, int]]  # top and left of each window
+    pixels: list[Tensor]  # each window, as `Encoders.preprocess` gives it
 
 
 @torch.inference_mode()
@@ -52,49 +68,77 @@ def evaluate(
     num_classes = len(data.classes)
     if encoders.compare_places(features_of_blank(encoders), classes[None]) is None:
         raise NoMapsError(f"{encoders.name} has no features of places")
-    own_counts = []
-    own = own_items(len(data.images), 1, *rank_and_size())
+    own_counts: list[list[Tensor]] = []
+    own = own_items(len(data.images), _TOGETHER, *rank_and_size())
     pairs = [(data.images[place], data.labels[place]) for place in own]
+
+    def prepare(pair: tuple[Picture, LabelMap]) -> tuple[Cut, np.ndarray]:
+        image, labels = _read(*pair, num_classes)
+        return cut(image, encoders, windows), labels
+
     with Progress(len(pairs), "images", "segment") as progress:
-        for image, labels in prepare_ahead(pairs, lambda pair: _read(*pair, num_classes)):
-            scores = class_scores(image, encoders, classes, windows, batch_size)
-            found = best_class(scores, labels.shape[0], labels.shape[1]).cpu()
-            own_counts.append(count_pixels(torch.from_numpy(labels), found, num_classes))
-            progress.advance()
-    counts = join_blocks(own_counts)
+        for block in batches(prepare_ahead(pairs, prepare, ahead=1), _TOGETHER):
+            own_counts.append([])
+            features = encode_windows([picture for picture, _ in block], encoders, batch_size)
+            for picture, labels in block:
+                scores = class_scores(picture, features, encoders, classes)
+                found = best_class(scores, labels.shape[0], labels.shape[1]).cpu()
+                own_counts[-1].append(count_pixels(torch.from_numpy(labels), found, num_classes))
+                progress.advance()
+    counts = [of_picture for block in join_blocks(own_counts) for of_picture in block]
     if not is_first():
         return {}
-    return {"num_images": len(data.images), **summarise(torch.stack(counts), data.classes)}
+    prompts = [prompt for name in data.classes for prompt in fill(data.templates, name)]
+    return {
+        "num_images": len(data.images),
+        **summarise(torch.stack(counts), data.classes),
+        "share_cut": share_cut(encoders, prompts),
+    }
 
 
-def class_scores(
-    image: Image.Image, encoders: Encoders, classes: Tensor, windows: Windows, batch_size: int
-) -> Tensor:
-    """(num_classes, H, W) mean over the windows of a pixel of its cosines with the classes.
-
-    H and W are those of the picture with its shorter side at `windows.short_side`.
-    """
+def cut(image: Image.Image, encoders: Encoders, windows: Windows) -> Cut:
+    """A picture, with its shorter side at `windows.short_side`, as windows that cover it."""
     image = _resize_short_side(image, windows.short_side)
-    total: Tensor | None = None
-    counts = torch.zeros(image.height, image.width)
     places = [
         (top, left)
         for top in starts(image.height, windows.size, windows.stride)
         for left in starts(image.width, windows.size, windows.stride)
     ]
-    for batch in batches(places, batch_size):
-        crops = [image.crop((x, y, x + windows.size, y + windows.size)) for y, x in batch]
-        encoded = encoders.encode_images([encoders.preprocess(crop) for crop in crops])
-        for row, (top, left) in enumerate(batch):
-            cosines = encoders.compare_places(encoded[row : row + 1], classes[None])
-            assert cosines is not None, "asked before"
-            size = (windows.size, windows.size)
-            cosines = interpolate(cosines.float(), size, mode="bilinear")[0]
-            if total is None:
-                total = cosines.new_zeros(len(classes), image.height, image.width)
-            bottom, right = top + windows.size, left + windows.size
-            total[:, top:bottom, left:right] += cosines
-            counts[top:bottom, left:right] += 1
+    crops = (image.crop((x, y, x + windows.size, y + windows.size)) for y, x in places)
+    pixels = [encoders.preprocess(crop) for crop in crops]
+    return Cut(image.height, image.width, windows, places, pixels)
+
+
+def encode_windows(
+    pictures: Sequence[Cut], encoders: Encoders, batch_size: int
+) -> Iterator[ImageFeatures]:
+    """Features of the windows of all pictures, one by one, encoded in full batches."""
+    every = (pixels for picture in pictures for pixels in picture.pixels)
+    for batch in batches(every, batch_size):
+        encoded = encoders.encode_images(batch)
+        for row in range(len(batch)):
+            yield encoded[row : row + 1]
+
+
+def class_scores(
+    picture: Cut, features: Iterator[ImageFeatures], encoders: Encoders, classes: Tensor
+) -> Tensor:
+    """(num_classes, H, W) mean over the windows of a pixel of its cosines with the classes.
+
+    Args:
+        features: those of the picture's windows are taken from it.
+    """
+    size = picture.windows.size
+    total: Tensor | None = None
+    counts = torch.zeros(picture.height, picture.width)
+    for top, left in picture.places:
+        cosines = encoders.compare_places(next(features), classes[None])
+        assert cosines is not None, "asked before"
+        cosines = interpolate(cosines.float(), (size, size), mode="bilinear")[0]
+        if total is None:
+            total = cosines.new_zeros(len(classes), picture.height, picture.width)
+        total[:, top : top + size, left : left + size] += cosines
+        counts[top : top + size, left : left + size] += 1
     assert total is not None
     return total / counts.to(total.device)
 
@@ -105,12 +149,13 @@ def starts(length: int, size: int, stride: int) -> list[int]:
 
 
 def best_class(scores: Tensor, height: int, width: int) -> Tensor:
-    """(H, W) int64: the class of the highest of the scores (C, h, w), enlarged bilinearly.
+    """(H, W) int64: the class of the highest of the scores (C, h, w), enlarged bilinearly; C, which
+    is none, where all scores are NaN.
 
     Class by class: all 150 at once of a large picture take gigabytes.
     """
     best = scores.new_full((height, width), float("-inf"))
-    found = torch.zeros(height, width, dtype=torch.int64, device=scores.device)
+    found = torch.full_like(best, len(scores), dtype=torch.int64)
     for number, score in enumerate(scores):
         enlarged = interpolate(score[None, None], (height, width), mode="bilinear")[0, 0]
         better = enlarged > best
@@ -122,12 +167,14 @@ def best_class(scores: Tensor, height: int, width: int) -> Tensor:
 def count_pixels(labels: Tensor, found: Tensor, num_classes: int) -> Tensor:
     """(3, C) float64: pixels of each class, those found as each, and both.
 
-    Labels below 0 do not count.
+    Labels below 0 do not count. What is found as C is found as none.
     """
     counted = labels >= 0
     labels, found = labels[counted], found[counted]
     kinds = (labels, found, labels[labels == found])
-    return torch.stack([torch.bincount(kind, minlength=num_classes) for kind in kinds]).double()
+    return torch.stack(
+        [torch.bincount(kind, minlength=num_classes + 1)[:num_classes] for kind in kinds]
+    ).double()
 
 
 def summarise(counts: Tensor, classes: Sequence[str]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ What is encoded and scored together is the same whatever the number of ranks, so
 are the same, too: images go to ranks by whole tiles of scores, texts by whole batches.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TypeVar
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
-from pretrain.distributed.launch import announced_world_size
+from pretrain.distributed.launch import EXIT_LOST_RANK, announced_world_size
 from pretrain.distributed.ranks import RanksConfig, joined_ranks
 from pretrain.models.features import TextFeatures
 
@@ -23,13 +24,25 @@ _PATIENCE = 24 * 3600.0
 
 @contextmanager
 def shared_by_ranks() -> Iterator[None]:
-    """Joins the other ranks, if there are any, and leaves when all of them have come to the end."""
+    """Joins the other ranks, if there are any, and leaves when all of them have come to the end.
+
+    Raises:
+        SystemExit: another rank ended early; it has said why.
+    """
     if announced_world_size() == 1:
         yield
         return
     with joined_ranks(RanksConfig(collective_timeout=_PATIENCE)) as ranks:
-        yield
-        ranks.barrier()
+        try:
+            yield
+            ranks.barrier()
+        except RuntimeError as error:
+            # Gloo's errors have no class of their own.
+            if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+                raise
+            line = f"rank {ranks.rank} ends, as another one did: its own line tells why"
+            print(line, file=sys.stderr)
+            raise SystemExit(EXIT_LOST_RANK) from None
 
 
 def rank_and_size() -> tuple[int, int]:

@@ -16,7 +16,7 @@ from pretrain.objectives.comparison import DotProducts, PooledCosines
 from pretrain.objectives.ring import ring_infonce, ring_sigmoid
 from pretrain.ops.attention_pooling import AttentionPooling, KeysValues
 from pretrain.ops.text_conditioned import all_cosines, alone_cosines, chosen_cosines
-from recaption.common.config import check_choice
+from recaption.common.config import check_choice, check_share
 
 
 @dataclass
@@ -41,6 +41,7 @@ class CaftConfig:
 
     def __post_init__(self) -> None:
         check_choice("objective.caft.loss_form", self.loss_form, ("sigmoid", "softmax"))
+        check_share("objective.caft.alpha", self.alpha)
 
 
 class CaftObjective(Objective):

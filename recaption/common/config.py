@@ -84,8 +84,14 @@ def print_json(arguments: Sequence[str], figures: dict[str, Any]) -> None:
 def check_at_least(minimum: float, values: dict[str, float]) -> None:
     """Raises: ConfigError: names the first key whose value is below ``minimum``."""
     for key, value in values.items():
-        if value < minimum:
+        if not value >= minimum:  # NaN is not
             raise ConfigError(f"{key}={value}: it must be at least {minimum}")
+
+
+def check_share(key: str, value: float) -> None:
+    """Raises: ConfigError: ``value`` is not from 0 to 1."""
+    if not 0 <= value <= 1:
+        raise ConfigError(f"{key}={value}: a share, 0 to 1")
 
 
 def check_choice(key: str, value: object, choices: Iterable[object]) -> None:

@@ -33,7 +33,7 @@ class Picture:
         """Upright, RGB, within the pixel limit.
 
         Raises:
-            UserError: it is no image that can be read.
+            UserError: it is no image that can be read, or the box is not in it.
         """
         try:
             image = decode_image(self.path.read_bytes(), ImageConfig()).image
@@ -42,8 +42,14 @@ class Picture:
         if self.box is None:
             return image
         x, y, width, height = self.box
-        right, bottom = max(round(x + width), round(x) + 1), max(round(y + height), round(y) + 1)
-        return image.crop((round(x), round(y), right, bottom))
+        across, down = _within(x, width, image.width), _within(y, height, image.height)
+        if across is None or down is None:
+            raise UserError(
+                f"{self.path} is of {image.width} x {image.height} pixels, and its box "
+                f"[{x:g}, {y:g}, {width:g}, {height:g}] (x, y, width, height) lies beside it: "
+                "pictures and annotations do not belong together"
+            )
+        return image.crop((across[0], down[0], across[1], down[1]))
 
 
 @dataclass(frozen=True)
@@ -99,11 +105,23 @@ class Options:
     allow_missing: bool = False  # go on with what is there
 
 
+def _within(start: float, length: float, side: int) -> tuple[int, int] | None:
+    """First pixel, and the one behind the last, of a stretch cut off at the ends of a side.
+
+    At least one pixel; None: all of it is beyond the ends.
+    """
+    if start >= side or start + length <= 0:
+        return None
+    first = min(max(round(start), 0), side - 1)
+    return first, min(max(round(start + length), first + 1), side)
+
+
 def unreadable(path: Path, error: Exception) -> UserError:
-    """That a picture is damaged, and what to do."""
+    """That a picture is damaged, and what to do: the same with and without `allow_missing`, which
+    looks at the ends of a file only."""
     return UserError(
-        f"{path} cannot be opened: {error}; copy it again, or take it away and give "
-        "allow_missing=true"
+        f"{path} cannot be opened: {error}; copy it again, or take the file away, which is then "
+        "missing (allow_missing=true goes on without it)"
     )
 
 

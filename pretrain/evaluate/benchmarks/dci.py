@@ -4,6 +4,7 @@ from pathlib import Path
 
 from pretrain.evaluate.benchmarks.base import JointSet, Options, RetrievalSet
 from pretrain.evaluate.benchmarks.layout import (
+    check_inside,
     find_file,
     is_file,
     list_field,
@@ -52,7 +53,11 @@ def _annotations(splits_file: Path) -> list[str]:
     names = []
     for split in splits:
         listed = list_field(splits, split, str(splits_file))
-        names += [text_field(listed, n, f"{splits_file}, {split}") for n in range(len(listed))]
+        where = f"{splits_file}, {split}"
+        of_split = [text_field(listed, number, where) for number in range(len(listed))]
+        for name in of_split:
+            check_inside(name, where)
+        names += of_split
     return names
 
 

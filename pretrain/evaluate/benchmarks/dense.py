@@ -27,24 +27,61 @@ class Region:
         """(height, width) bool; several polygons together.
 
         Raises:
-            LayoutError: it is no mask of this size.
+            LayoutError: as `runs`.
+        """
+        decoded: np.ndarray = coco_masks.decode(self.runs())
+        return decoded.astype(bool)
+
+    def runs(self) -> dict[str, Any]:
+        """The mask as run lengths, which takes little.
+
+        Raises:
+            LayoutError: it is no mask of this size, or one without a pixel.
         """
         try:
-            if isinstance(self.segmentation, dict) and not isinstance(
-                self.segmentation["counts"], list
-            ):
-                runs = self.segmentation
+            if isinstance(self.segmentation, dict):
+                runs = self._runs_as_written(self.segmentation)
             else:
-                runs = coco_masks.frPyObjects(self.segmentation, self.height, self.width)
-            decoded = coco_masks.decode(coco_masks.merge(runs) if isinstance(runs, list) else runs)
+                runs = self._runs_of_polygons(self.segmentation)
+            has_pixels = coco_masks.area(runs) > 0
         except Exception as error:  # the library raises nearly anything, bare exceptions included
             raise LayoutError(f"{self.where}: its segmentation is none ({error})") from None
-        if decoded.shape != (self.height, self.width):
-            raise LayoutError(
-                f"{self.where}: its segmentation is of {decoded.shape[1]} x {decoded.shape[0]} "
-                f"pixels, its picture of {self.width} x {self.height}"
+        if not has_pixels:
+            raise LayoutError(f"{self.where}: its segmentation has no pixel")
+        return runs
+
+    # The library is written in C and trusts what it is given: a far coordinate ends the process.
+
+    def _runs_as_written(self, segmentation: dict[str, Any]) -> dict[str, Any]:
+        height, width = segmentation["size"]
+        if (height, width) != (self.height, self.width):
+            raise ValueError(
+                f"it is of {width} x {height} pixels, its picture of {self.width} x {self.height}"
             )
-        return decoded.astype(bool)
+        counts = segmentation["counts"]
+        if not isinstance(counts, list):
+            coco_masks.decode(segmentation)  # finds runs that lead beyond the end
+            return segmentation
+        if not all(type(count) is int and count >= 0 for count in counts):
+            raise ValueError("a run is no number of pixels")
+        if sum(counts) != height * width:
+            raise ValueError(f"its runs are of {sum(counts)} pixels, not of {height * width}")
+        runs: dict[str, Any] = coco_masks.frPyObjects(segmentation, height, width)
+        return runs
+
+    def _runs_of_polygons(self, polygons: Any) -> dict[str, Any]:
+        if not isinstance(polygons, list) or not polygons:
+            raise ValueError("neither polygons nor run lengths")
+        for polygon in polygons:
+            if not isinstance(polygon, list) or len(polygon) < 6 or len(polygon) % 2:
+                raise ValueError("a polygon is no list of three or more x, y")
+            for values, side in ((polygon[::2], self.width), (polygon[1::2], self.height)):
+                # A little outside does no harm: what is outside is not painted.
+                if not all(type(v) in (int, float) and -side <= v <= 2 * side for v in values):
+                    raise ValueError("a polygon leads out of its picture")
+        together = coco_masks.frPyObjects(polygons, self.height, self.width)
+        runs: dict[str, Any] = coco_masks.merge(together)
+        return runs
 
 
 @dataclass(frozen=True)
@@ -79,7 +116,7 @@ class LabelMap:
                         "(a palette or grey), as in the official archive"
                     )
                 values = np.array(image).astype(np.int64)
-        except (OSError, SyntaxError, ValueError) as error:
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise unreadable(self.path, error) from None
         beyond = values[(values > num_classes) & (values != 255)]
         if beyond.size:

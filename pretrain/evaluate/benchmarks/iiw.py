@@ -3,7 +3,13 @@
 from pathlib import Path
 
 from pretrain.evaluate.benchmarks.base import Options, RetrievalSet
-from pretrain.evaluate.benchmarks.layout import find_file, is_file, read_json_lines, text_field
+from pretrain.evaluate.benchmarks.layout import (
+    check_inside,
+    find_file,
+    is_file,
+    read_json_lines,
+    text_field,
+)
 from pretrain.evaluate.benchmarks.rows import Row, retrieval_set
 
 VARIANTS = {
@@ -28,9 +34,9 @@ def read(root: Path, options: Options) -> RetrievalSet:
         inputs.append(path)
         for where, entry in read_json_lines(path):
             key = "image" if "image" in entry else "image/key"
-            image = _find_image(
-                root, (f"{name}/images", name, folder), text_field(entry, key, where)
-            )
+            image_key = text_field(entry, key, where)
+            check_inside(image_key, where)
+            image = _find_image(root, (f"{name}/images", name, folder), image_key)
             rows.append(Row(image, text_field(entry, "IIW", where), where))
     return retrieval_set("iiw", root, rows, 612, options, inputs, missing)
 

@@ -155,7 +155,7 @@ def _labelled(
         (picture, label)
         for label, of_class in enumerate(pictures)
         for picture in of_class
-        if present.has_picture(picture.name)
+        if present.has_picture(picture.name, str(present.root))
     ]
     return [picture for picture, _ in pairs], [label for _, label in pairs]
 

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pretrain.evaluate.benchmarks.base import LayoutError
@@ -35,6 +35,18 @@ def find_file(root: Path, *names: str) -> Path:
         if any((folder / name).is_file() for name in names):
             raise LayoutError(f"{root} holds no {wanted}, but {folder} does: give root={folder}")
     raise LayoutError(f"{root} holds no {wanted}; it holds {_listing(root)}")
+
+
+def check_inside(name: str, where: str) -> None:
+    """Raises: LayoutError: a name relative to the root leads out of it, or is no file's name.
+
+    What a file of annotations names is read, scored and shown in the report.
+    """
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts:
+        raise LayoutError(f"{where}: {name!r} leads out of the root")
+    if not name or name.endswith("/"):
+        raise LayoutError(f"{where}: {name!r} is no name of a file")
 
 
 def is_file(path: Path) -> bool:

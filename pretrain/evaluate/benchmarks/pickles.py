@@ -1,6 +1,5 @@
 """Pickles of official layouts, opened so that they can hold data and do nothing."""
 
-import codecs
 import pickle
 from pathlib import Path
 from typing import Any
@@ -9,14 +8,47 @@ import numpy as np
 
 from pretrain.evaluate.benchmarks.base import LayoutError
 
-_make_array = np.empty(0).__reduce__()[0]  # numpy's own, whichever module it lives in
-#: What a pickled array is made of. `encode` turns text into the bytes that Python 2 had.
+
+class _ForbiddenError(Exception):
+    pass
+
+
+class _Array:
+    """Stands for numpy.ndarray, whose constructor would take any amount of memory."""
+
+    def __init__(self, *_: Any) -> None:
+        raise _ForbiddenError("an array by its shape")
+
+
+def _make_array(kind: Any, shape: Any, type_code: Any) -> np.ndarray:
+    """An empty array, whose shape and bytes, which must fit each other, come afterwards."""
+    if (kind, shape) != (_Array, (0,)):
+        raise _ForbiddenError(f"an array of the shape {shape}")
+    return np.empty(0, np.uint8)
+
+
+def _make_dtype(code: Any, *flags: Any) -> np.dtype:
+    """Of numbers only: values of no bytes could be any number."""
+    dtype = np.dtype(code)
+    if dtype.kind not in "buif":
+        raise _ForbiddenError(f"an array of {dtype}")
+    return dtype
+
+
+def _to_bytes(text: Any, encoding: Any) -> bytes:
+    """What Python 2 had as bytes."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise _ForbiddenError(f"text in {encoding}")
+    return text.encode("latin1")
+
+
+#: What a pickled array is made of; numpy's modules have had two names.
 _ARRAYS: dict[tuple[str, str], Any] = {
-    ("numpy", "ndarray"): np.ndarray,
-    ("numpy", "dtype"): np.dtype,
+    ("numpy", "ndarray"): _Array,
+    ("numpy", "dtype"): _make_dtype,
     ("numpy.core.multiarray", "_reconstruct"): _make_array,
     ("numpy._core.multiarray", "_reconstruct"): _make_array,
-    ("_codecs", "encode"): codecs.encode,
+    ("_codecs", "encode"): _to_bytes,
 }
 
 
@@ -42,10 +74,6 @@ def read_pickle(path: Path, arrays: bool = False, encoding: str = "utf-8") -> An
     except Exception as error:  # the unpickler raises nearly anything on damaged bytes
         name = type(error).__name__
         raise LayoutError(f"{path} is no whole pickle ({name}: {error})") from None
-
-
-class _ForbiddenError(Exception):
-    pass
 
 
 class _Unpickler(pickle.Unpickler):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Options, Picture
-from pretrain.evaluate.benchmarks.layout import find_file, is_file
+from pretrain.evaluate.benchmarks.layout import check_inside, find_file, is_file
 from pretrain.evaluate.benchmarks.picture_files import opens
 
 _NUM_NAMED = 3  # files that an error names
@@ -21,18 +21,26 @@ class Present:
         self.notes: Counter[str] = Counter()
         self._is_there: dict[str, bool] = {}
 
-    def has(self, name: str) -> bool:
-        """Whether `name`, relative to the root, is a file."""
+    def has(self, name: str, where: str) -> bool:
+        """Whether `name`, relative to the root, is a file.
+
+        Args:
+            where: file and entry that name it, for errors.
+
+        Raises:
+            LayoutError: it leads out of the root.
+        """
         if name not in self._is_there:
+            check_inside(name, where)
             self._is_there[name] = is_file(self.root / name)
         return self._is_there[name]
 
-    def has_picture(self, name: str) -> bool:
+    def has_picture(self, name: str, where: str) -> bool:
         """Whether `name`, relative to the root, is a file that, with `allow_missing`, also opens.
 
-        Without it a damaged one is an error when it is decoded.
+        Without it a damaged one is an error when it is decoded. Args and raises: as `has`.
         """
-        if name not in self._is_there and self.has(name) and self.options.allow_missing:
+        if name not in self._is_there and self.has(name, where) and self.options.allow_missing:
             self._is_there[name] = opens(Picture(self.root, name))
             self.notes["pictures that cannot be opened"] += not self._is_there[name]
         return self._is_there[name]

@@ -57,7 +57,7 @@ def retrieval_set(
     texts_of: Counter[str] = Counter()
     num_empty = 0
     for row in rows:
-        if texts_of[row.image] == most_texts or not present.has_picture(row.image):
+        if texts_of[row.image] == most_texts or not present.has_picture(row.image, row.where):
             continue
         text = row.text.strip()
         if (row.image, text, row.annotation) in seen:

@@ -92,7 +92,7 @@ def _set(
     images, labels = [], []
     for image, label in pairs:
         # Both are asked for, so that both are named if both are missing.
-        there = [present.has_picture(str(name)) for name in (image, label)]
+        there = [present.has_picture(str(name), str(annotations)) for name in (image, label)]
         if all(there):
             images.append(Picture(present.root, str(image)))
             labels.append(LabelMap(present.root / label))

@@ -208,3 +208,9 @@ def test_scale_stops_at_its_bound_and_comes_back():
 def test_unknown_loss_form():
     with pytest.raises(ConfigError, match="loss_form is 'hinge'"):
         CaftObjective(CaftConfig(loss_form="hinge"), 16)
+
+
+@pytest.mark.parametrize("alpha", [-0.1, 7.0, float("nan")])
+def test_alpha_is_a_share(alpha: float) -> None:
+    with pytest.raises(ConfigError, match=r"objective\.caft\.alpha=.*: a share, 0 to 1"):
+        CaftConfig(alpha=alpha)

@@ -43,6 +43,9 @@ class ColourEncoders:
     def encode_captions(self, captions: Sequence[str]) -> TextFeatures:
         return TextFeatures(self.encode_sentences(captions))
 
+    def encode_prompts(self, prompts: Sequence[str]) -> TextFeatures:
+        return self.encode_captions(prompts)
+
     def encode_sentences(self, sentences: Sequence[str]) -> Tensor:
         rows = []
         for sentence in sentences:

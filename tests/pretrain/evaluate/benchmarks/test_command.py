@@ -157,6 +157,9 @@ def test_published_figures_stand_beside_a_whole_set(
         (["benchmark=docci", "root=x", "source=long"], "source says nothing"),
         (["data=x", "variant=test"], "variant says nothing"),
         (["benchmark=docci", "root=x", "num_candidates=0"], "num_candidates=0"),
+        (["benchmark=docci", "root=x", "alpha=7"], "alpha=7.0: a share, 0 to 1"),
+        (["benchmark=docci", "root=x", "alpha=.nan"], "alpha=nan: a share, 0 to 1"),
+        (["benchmark=docci", "root=x", "num_pictures=-1"], "num_pictures=-1: it must be at least"),
     ],
 )
 def test_mistakes_are_told_in_one_line(arguments: list[str], message: str, run: Path) -> None:

@@ -9,6 +9,7 @@ import pytest
 from pretrain.evaluate.benchmarks.base import LayoutError, Options
 from pretrain.evaluate.benchmarks.fg_ovd import read
 from pretrain.evaluate.choice import evaluate
+from recaption.common.config import UserError
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
 
 HARD = Options("hard")
@@ -69,12 +70,12 @@ def test_repeated_rows_and_right_texts_among_wrong_ones_are_counted(tmp_path: Pa
     tie = _row("val2017/000000000001.jpg", [0, 0, 8, 16], "a red bag", "a red bag")
     _write(tmp_path, GOOD, GOOD, tie)
     data = read(tmp_path, HARD)
-    assert data.coverage.num_expected == len(data.images) == 2
+    assert data.coverage.num_expected == len(data.images) == 3  # as FG-CLIP's script counts
     assert data.coverage.notes == {
         "rows that were there before": 1,
         "right texts among the wrong ones": 1,
     }
-    assert evaluate(data, ColourEncoders(), batch_size=8)["accuracy"] == 0.5  # a tie is wrong
+    assert evaluate(data, ColourEncoders(), batch_size=8)["accuracy"] == 2 / 3  # a tie is wrong
 
 
 def test_missing_pictures_and_empty_texts(tmp_path: Path) -> None:
@@ -94,6 +95,9 @@ def test_missing_pictures_and_empty_texts(tmp_path: Path) -> None:
         (_row("../secret.jpg", [0, 0, 1, 1], "a", "b"), "leads out of the root"),
         (_row("val2017/000000000001.jpg", [0, 0, 1], "a", "b"), "bbox is not x, y, width"),
         (_row("val2017/000000000001.jpg", [0, 0, 0, 1], "a", "b"), "bbox is empty"),
+        (_row("val2017/000000000001.jpg", [0, 0, 10**400, 1], "a", "b"), "bbox is not x, y, w"),
+        (_row("/val2017/../a.jpg", [0, 0, 1, 1], "a", "b"), "line 1: .*leads out of the root"),
+        (_row("/", [0, 0, 1, 1], "a", "b"), "line 1: '' is no name of a file"),
         (_row("val2017/000000000001.jpg", [0, 0, 1, 1], "a"), "line 1: not one pos_expression"),
         (_row("val2017/000000000001.jpg", [0, 0, 1, 1], ["a", "b"], "c"), "not one pos_expression"),
         (_row("val2017/000000000001.jpg", [0, 0, 1, 1], "a", 3), "an expression is no text"),
@@ -112,3 +116,17 @@ def test_a_truncated_file(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-30])
     with pytest.raises(LayoutError, match=rf"{FILE}, line 2 is damaged"):
         read(tmp_path, HARD)
+
+
+def test_boxes_are_held_against_the_picture(tmp_path: Path) -> None:
+    """Beyond the ends a crop would be black, or larger than memory."""
+    large = _row("val2017/000000000001.jpg", [0, 0, 20_000, 20_000], "a green bag", "a blue bag")
+    edge = _row("val2017/000000000001.jpg", [-3.0, 15.8, 5.0, 3.0], "a red bag", "a blue bag")
+    _write(tmp_path, large, edge)
+    data = read(tmp_path, HARD)
+    assert data.images[0].open().size == (16, 16)
+    assert data.images[1].open().getcolors() == [(2, (255, 0, 0))]
+    for beside in ([1000, 1000, 20, 20], [0, -9, 9, 9]):
+        _write(tmp_path, _row("val2017/000000000001.jpg", beside, "a red bag", "a blue bag"))
+        with pytest.raises(UserError, match=r"000000000001\.jpg is of 16 x 16 pixels, and its box"):
+            evaluate(read(tmp_path, HARD), ColourEncoders(), batch_size=8)

@@ -1,7 +1,9 @@
 """Pickles hold data, or are refused before they do anything."""
 
+import codecs
 import pickle
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,3 +60,34 @@ def test_a_download_that_broke_off(tmp_path: Path) -> None:
         read_pickle(path, arrays=True)
     with pytest.raises(LayoutError, match=r"nothing cannot be read"):
         read_pickle(tmp_path / "nothing")
+
+
+class Call:
+    """Pickled, a call that the unpickler makes."""
+
+    def __init__(self, function: Any, *arguments: Any) -> None:
+        self.call = (function, arguments)
+
+    def __reduce__(self) -> Any:
+        return self.call
+
+
+MAKE_ARRAY = np.empty(0).__reduce__()[0]
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        Call(np.ndarray, (2**40,)),
+        Call(MAKE_ARRAY, np.ndarray, (2**40,), b"b"),
+        Call(np.dtype, "V0"),
+        Call(np.dtype, "O"),
+        Call(codecs.encode, "a" * 9, "zlib_codec"),
+    ],
+    ids=["array", "reconstructed", "of nothing", "of objects", "compressed"],
+)
+def test_a_small_file_takes_no_memory(tmp_path: Path, call: Call) -> None:
+    """Nor anything else but arrays of numbers, whose bytes stand in the file."""
+    path = _write(tmp_path / "small.p", [call])
+    with pytest.raises(LayoutError, match=r"small\.p asks for (an array|text in)"):
+        read_pickle(path, arrays=True)

@@ -73,3 +73,13 @@ def test_labels_are_pictures_too(tmp_path: Path) -> None:
     data = read_voc20(tmp_path, SOME)
     assert [image.path.stem for image in data.images] == ["2007_000042"]
     assert str(path.relative_to(tmp_path)) in data.coverage.missing
+
+
+def test_damage_in_the_middle_is_told_without_wrong_advice(tmp_path: Path) -> None:
+    """With allow_missing=true that alone does not help."""
+    data = encoded("PNG", (200, 200))
+    (tmp_path / "a.png").write_bytes(data[:41] + bytes(20) + data[61:])
+    picture = Picture(tmp_path, "a.png")
+    assert opens(picture)  # by its ends
+    with pytest.raises(UserError, match=r"a\.png cannot be opened.* or take the file away"):
+        picture.open()

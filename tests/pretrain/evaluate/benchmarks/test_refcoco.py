@@ -10,10 +10,13 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_masks
 
+from pretrain.evaluate.benchmarks import refcoco
 from pretrain.evaluate.benchmarks.base import LayoutError, Options
 from pretrain.evaluate.benchmarks.dense import Region
 from pretrain.evaluate.benchmarks.refcoco import read_refcoco, read_refcoco_plus, read_refcocog
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
 from pretrain.evaluate.grounding import evaluate, shrink
+from pretrain.evaluate.pictures import heat_map
 from recaption.common.config import UserError
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
 from tests.pretrain.evaluate.benchmarks.vision_layouts import (
@@ -24,6 +27,30 @@ from tests.pretrain.evaluate.benchmarks.vision_layouts import (
     write_refcoco,
 )
 from tests.pretrain.pickles import Touch
+
+NUM_PUBLISHED = dict(refcoco._NUM_EXPRESSIONS)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The protocol has as many expressions as the tests write."""
+    few = {"val": 3, "testA": 1}
+    monkeypatch.setattr(refcoco, "_NUM_EXPRESSIONS", dict.fromkeys(NUM_PUBLISHED, few))
+
+
+def test_a_split_without_all_expressions_is_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(refcoco, "_NUM_EXPRESSIONS", NUM_PUBLISHED)
+    write_refcoco(tmp_path)
+    absent = r"1 missing in .*: 10,831 of 10,834 expressions of val in refs\(unc\)\.p"
+    with pytest.raises(LayoutError, match=absent):
+        read_refcoco(tmp_path, Options())
+    coverage = read_refcoco(tmp_path, Options(allow_missing=True)).coverage
+    assert (coverage.num_found, coverage.num_expected) == (3, 10_834)
+    assert {name: set(splits) for name, splits in NUM_PUBLISHED.items()} == {
+        name: set(BENCHMARKS[name].variants) for name in NUM_PUBLISHED
+    }
 
 
 def test_expressions_of_the_split_by_picture(tmp_path: Path) -> None:
@@ -142,6 +169,33 @@ def test_run_lengths_are_masks_too() -> None:
             Region("here", bad, 3, 4).mask()
     with pytest.raises(LayoutError, match="of 4 x 3 pixels, its picture of 4 x 9"):
         Region("here", packed, 9, 4).mask()
+    for counts in ([7, 2, 30], [7, -2, 7], [7, 2.5, 2.5], "zzzzzz~~~"):
+        with pytest.raises(LayoutError, match="here: its segmentation is none"):
+            Region("here", {"counts": counts, "size": [3, 4]}, 3, 4).runs()
+
+
+@pytest.mark.parametrize("far", [1e15, -1e15, float("nan"), float("inf"), 10**40])
+def test_polygons_that_would_end_the_process(far: float) -> None:
+    for polygon in ([far, 0.0, 8.0, 0.0, 8.0, far], [0, 0, far, 0, 0, 1]):
+        with pytest.raises(LayoutError, match=r"here: .*a polygon leads out of its picture"):
+            Region("here", [polygon], 16, 8).mask()
+
+
+def test_a_thing_without_a_pixel_is_no_thing(tmp_path: Path) -> None:
+    """Such a mask had counted as the whole picture."""
+    write_refcoco(tmp_path)
+    path = tmp_path / "refcoco" / "instances.json"
+    instances = json.loads(path.read_text())
+    instances["annotations"][1]["segmentation"] = [[3, 3, 3, 3, 3, 3]]
+    path.write_text(json.dumps(instances))
+    told = "refcoco/instances.json annotation 102: its segmentation has no pixel"
+    with pytest.raises(LayoutError, match=told):
+        read_refcoco(tmp_path, Options())
+    data = read_refcoco(tmp_path, Options(allow_missing=True))
+    assert data.sentences == [["the blue wall", "right"]]
+    assert data.coverage.missing == [told]
+    assert data.coverage.notes == {"expressions whose thing has no mask": 1}
+    assert (data.coverage.num_found, data.coverage.num_expected) == (2, 3)
 
 
 def test_a_thing_smaller_than_a_pixel_of_the_map_is_one_pixel() -> None:
@@ -161,3 +215,24 @@ def test_a_model_without_maps_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(UserError, match="colours makes no maps"):
         evaluate(read_refcoco(tmp_path, Options()), Blind(), batch_size=2)
+
+
+def test_a_model_of_nan_finds_nothing(tmp_path: Path) -> None:
+    class Broken(ColourEncoders):
+        def localise(self, images: Any, sentences: Any) -> torch.Tensor:
+            return super().localise(images, sentences) * float("nan")
+
+    write_refcoco(tmp_path)
+    result = evaluate(read_refcoco(tmp_path, Options()), Broken(), batch_size=2)
+    assert result["miou"] == result["pointing"] == 0
+    assert result["sentence_of_another_image"]["pointing"] == 0
+    heat = torch.full((8, 8), float("nan"))
+    assert heat_map(torch.zeros(3, 8, 8, dtype=torch.uint8), heat, [], 8).size == (8, 8)
+
+
+def test_one_picture_has_no_other(tmp_path: Path) -> None:
+    """Its own sentence had stood for that of another."""
+    write_refcoco(tmp_path)
+    result = evaluate(read_refcoco(tmp_path, Options("testA")), ColourEncoders(), batch_size=2)
+    assert result["num_images"] == 1
+    assert "sentence_of_another_image" not in result

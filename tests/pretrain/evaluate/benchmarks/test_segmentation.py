@@ -1,5 +1,7 @@
 """VOC's and ADE20K's archives in small, and zero-shot segmentation on them."""
 
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +19,13 @@ from pretrain.evaluate.segmentation import (
     Windows,
     best_class,
     class_scores,
+    cut,
+    encode_windows,
     evaluate,
     starts,
     summarise,
 )
+from pretrain.models.features import ImageFeatures
 from recaption.common.config import UserError
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
 from tests.pretrain.evaluate.benchmarks.vision_layouts import (
@@ -32,6 +37,12 @@ from tests.pretrain.evaluate.benchmarks.vision_layouts import (
 
 SOME = Options(allow_missing=True)
 WINDOWS = Windows(short_side=16, size=8, stride=4)
+
+
+def scores_of(image: Image.Image, classes: torch.Tensor) -> torch.Tensor:
+    encoders = ColourEncoders()
+    picture = cut(image, encoders, WINDOWS)
+    return class_scores(picture, encode_windows([picture], encoders, 4), encoders, classes)
 
 
 def test_figures_by_hand(tmp_path: Path) -> None:
@@ -66,7 +77,7 @@ def test_windows_reach_the_edge_and_overlaps_are_averaged() -> None:
     assert starts(224, 224, 112) == [0]
     pixels = np.random.default_rng(0).integers(1, 256, (16, 20, 3), dtype=np.uint8)
     classes = torch.nn.functional.normalize(torch.rand(2, 3), dim=1)
-    scores = class_scores(Image.fromarray(pixels), ColourEncoders(), classes, WINDOWS, 4)
+    scores = scores_of(Image.fromarray(pixels), classes)
     # A window of 8 pixels is what these encoders see, so that all windows agree on a pixel.
     colours = torch.nn.functional.normalize(torch.from_numpy(pixels).float(), dim=2)
     torch.testing.assert_close(scores, torch.einsum("cd,hwd->chw", classes, colours))
@@ -76,7 +87,7 @@ def test_small_pictures_are_enlarged_and_scores_brought_back(tmp_path: Path) -> 
     write_picture(tmp_path / "a.jpg", "red", "blue", size=(4, 4))
     image = Picture(tmp_path, "a.jpg").open()
     classes = torch.eye(3)
-    scores = class_scores(image, ColourEncoders(), classes, WINDOWS, 4)
+    scores = scores_of(image, classes)
     assert scores.shape == (3, 16, 16)
     assert best_class(scores, 4, 4).tolist() == [[0, 0, 2, 2]] * 4
 
@@ -158,3 +169,50 @@ def test_labels_that_are_none_are_named(tmp_path: Path) -> None:
         evaluate(data, ColourEncoders(), 4, WINDOWS)
     with pytest.raises(UserError, match="no pixel of the labels has a class"):
         summarise(torch.zeros(1, 3, 2, dtype=torch.float64), ["a", "b"])
+
+
+def test_a_model_of_nan_finds_nothing(tmp_path: Path) -> None:
+    """All of it had been found as the first class."""
+
+    class Broken(ColourEncoders):
+        def compare_places(self, images: Any, sentences: Any) -> torch.Tensor:
+            return super().compare_places(images, sentences) * float("nan")
+
+    write_voc(tmp_path, "2007_000033")
+    result = evaluate(read_voc20(tmp_path, SOME), Broken(), 4, WINDOWS)
+    assert result["miou"] == result["pixel_accuracy"] == 0
+
+
+def test_batches_are_filled_from_several_pictures(tmp_path: Path) -> None:
+    """Of 40 pictures of nine windows, 16 share their batches, whatever the number of ranks."""
+    sizes = []
+
+    class Counting(ColourEncoders):
+        def encode_images(self, pixels: Any) -> ImageFeatures:
+            sizes.append(len(pixels))
+            return super().encode_images(pixels)
+
+    write_picture(tmp_path / "a.jpg", "red", "green")
+    write_labels(tmp_path / "a.png", stripes(8, 1, 2))
+    data = SegmentationSet(
+        images=[Picture(tmp_path, "a.jpg")] * 40,
+        labels=[LabelMap(tmp_path / "a.png")] * 40,
+        classes=["red", "green"],
+        templates=["a {}", "one two three four five six seven eight {}"],
+        coverage=Coverage(40),
+    )
+    result = evaluate(data, Counting(), 100, WINDOWS)
+    assert result["miou"] == 1
+    assert result["share_cut"] == 0.5
+    assert sizes == [1, 100, 44, 100, 44, 72]  # the first shows what the model can do
+
+
+def test_labels_of_too_many_pixels_are_named(tmp_path: Path) -> None:
+    """Pillow's own limit raises an error of another kind than its others."""
+    base = write_voc(tmp_path, "2007_000033")
+    path = base / "SegmentationClass" / "2007_000033.png"
+    png = path.read_bytes()
+    header = b"IHDR" + struct.pack(">II", 60_000, 60_000) + png[24:29]
+    path.write_bytes(png[:12] + header + struct.pack(">I", zlib.crc32(header)) + png[33:])
+    with pytest.raises(UserError, match=r"2007_000033\.png cannot be opened: .*exceeds limit"):
+        LabelMap(path).read(20)

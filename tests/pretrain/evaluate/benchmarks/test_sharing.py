@@ -9,10 +9,12 @@ from typing import Any
 
 import pytest
 
+from pretrain.distributed.launch import EXIT_LOST_RANK
 from pretrain.evaluate import main
 from pretrain.evaluate.sharing import own_items
 from pretrain.evaluate.streamed import TILE
 from recaption.common.config import UserError
+from tests.daemons import free_ports
 from tests.pretrain.evaluate.benchmarks.layouts import TEXTS, write_goal_joint, write_picture
 from tests.pretrain.evaluate.benchmarks.vision_layouts import (
     write_cifar10,
@@ -58,7 +60,7 @@ def test_any_number_of_ranks_gives_the_same_numbers(root: Path, tmp_path: Path) 
         "cifar10": write_cifar10(tmp_path / "cifar10", ["red"] * len(labels), labels),
         "sugarcrepe": write_sugarcrepe(tmp_path / "sugarcrepe"),
         "refcoco": write_refcoco(tmp_path / "refcoco").parents[1],
-        "voc20": write_voc(tmp_path / "voc20", "2007_000033", "2007_000042"),
+        "voc20": write_voc(tmp_path / "voc20", *(f"2007_{n:06}" for n in range(17))),
         "dci": write_goal_joint(tmp_path / "dci"),
     }
     roots = "roots={" + ", ".join(f"{name}: {folder}" for name, folder in folders.items()) + "}"
@@ -88,6 +90,42 @@ def test_any_number_of_ranks_gives_the_same_numbers(root: Path, tmp_path: Path) 
     assert results(tmp_path / "three") == results(tmp_path / "one")
     figures = results(tmp_path / "one")["benchmarks"]["urban1k"]["figures"]
     assert figures["num_images"] == NUM_IMAGES
+
+
+ONE_FAILS = """
+import sys
+from pretrain.evaluate.sharing import join_blocks, rank_and_size, shared_by_ranks
+from recaption.common.config import UserError, run_command
+
+def main(_):
+    with shared_by_ranks():
+        if rank_and_size()[0] == 1:
+            raise UserError("a.jpg cannot be opened")
+        join_blocks(["of the first rank"])
+
+sys.exit(run_command(main, []))
+"""
+
+
+def test_what_one_rank_cannot_read_is_a_line_of_each() -> None:
+    """A picture that is damaged in the middle shows only on the rank that decodes it."""
+    (port,) = free_ports(1)
+    shared = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    environment = os.environ | shared | {"MASTER_PORT": str(port)}
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, "-c", ONE_FAILS],
+            env=environment | {"RANK": rank, "LOCAL_RANK": rank},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank in "01"
+    ]
+    told = [rank.communicate(timeout=300)[1] for rank in ranks]
+    assert [rank.returncode for rank in ranks] == [EXIT_LOST_RANK, 2], told
+    assert "error: a.jpg cannot be opened" in told[1]
+    assert "rank 0 ends, as another one did: its own line tells why" in told[0]
+    assert "Traceback" not in told[0] + told[1]
 
 
 def test_shards_are_for_one_process(monkeypatch: pytest.MonkeyPatch) -> None:

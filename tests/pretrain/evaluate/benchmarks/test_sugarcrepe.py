@@ -5,11 +5,34 @@ from pathlib import Path
 
 import pytest
 
+from pretrain.evaluate.benchmarks import sugarcrepe
 from pretrain.evaluate.benchmarks.base import LayoutError, Options
 from pretrain.evaluate.benchmarks.sugarcrepe import KINDS, read
 from pretrain.evaluate.choice import evaluate
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders
 from tests.pretrain.evaluate.benchmarks.vision_layouts import write_sugarcrepe
+
+NUM_PUBLISHED = dict(sugarcrepe._NUM_ENTRIES)
+
+
+@pytest.fixture(autouse=True)
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The protocol has as many entries as the tests write."""
+    monkeypatch.setattr(sugarcrepe, "_NUM_ENTRIES", dict.fromkeys(KINDS, 1) | {"swap_att": 2})
+
+
+def test_a_file_without_all_entries_is_a_part(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """JSON that somebody cut down is whole JSON."""
+    monkeypatch.setattr(sugarcrepe, "_NUM_ENTRIES", NUM_PUBLISHED)
+    write_sugarcrepe(tmp_path)
+    with pytest.raises(LayoutError, match=r"7 missing in .*: 691 of 692 entries of add_att\.json"):
+        read(tmp_path, Options())
+    coverage = read(tmp_path, Options(allow_missing=True)).coverage
+    assert (coverage.num_found, coverage.num_expected) == (8, sum(NUM_PUBLISHED.values()))
+    (tmp_path / "add_obj.json").unlink()
+    assert read(tmp_path, Options(allow_missing=True)).coverage.num_expected == 7511
 
 
 def test_accuracy_by_kind(tmp_path: Path) -> None:
@@ -54,7 +77,7 @@ def test_repeated_and_empty_entries(tmp_path: Path) -> None:
     data = read(tmp_path, Options(allow_missing=True))
     assert data.coverage.notes == {"entries that were there before": 1}
     assert data.coverage.missing == ["the text of add_att.json entry 2"]
-    assert (len(data.images), data.coverage.num_expected) == (8, 9)
+    assert (len(data.images), data.coverage.num_expected) == (9, 10)  # as the authors' script
 
 
 @pytest.mark.parametrize(
