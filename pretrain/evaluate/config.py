@@ -1,6 +1,7 @@
 """What is evaluated: a folder of MDS shards, or published benchmarks in their own layouts."""
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from recaption.common.config import ConfigError, check_at_least, check_share, load_config
 
@@ -26,9 +27,10 @@ class EvaluateConfig:
     root: str = ""  # folder with the benchmark's files, in the layout that its authors publish
     # the same for several benchmarks: {docci: FOLDER, coco: FOLDER}
     roots: dict[str, str] = field(default_factory=dict)
-    variant: str = ""  # a published variant of the benchmark; empty: the usual one
-    # the same for several benchmarks: {dci: "1999"}
-    variants: dict[str, str] = field(default_factory=dict)
+    # a published variant of the benchmark, several joined by commas, or every; empty: the usual one
+    variant: Any = ""
+    # the same for several benchmarks: {dci: "1999", refcoco: [val, testA], sharegpt4v: every}
+    variants: dict[str, Any] = field(default_factory=dict)
     allow_missing: bool = False  # go on with the part of a benchmark that is there
     # what the checkpoint is; empty: Canopy's own. open_clip:ViT-B-32 or open_clip:FILE.json (its
     # configuration, or FOLDER/open_clip_config.json) with checkpoint=WEIGHTS (.safetensors, or what

@@ -1,6 +1,7 @@
 """results.json over several commands: what is added, kept, and moved aside."""
 
 import json
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from pretrain.evaluate import main
 from pretrain.evaluate.benchmarks import command
+from pretrain.evaluate.benchmarks.results import Results
 from recaption.common.config import UserError
 from tests.pretrain.evaluate.benchmarks.layouts import write_docci, write_urban1k
 from tests.pretrain.trainruns import TINY
@@ -22,6 +24,13 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     write_docci(tmp_path / "docci")
     write_urban1k(tmp_path / "urban1k")
     return ["allow_missing=true", f"output={tmp_path}", "report=false"]
+
+
+def entry(name: str) -> dict[str, Any]:
+    """A result as a table needs it."""
+    coverage = {"num_expected": 1, "num_samples": 1, "num_missing": 0, "share": 1.0, "notes": {}}
+    told = {"title": name, "variant": "", "coverage": coverage, "published": {}, "caveat": ""}
+    return told | {"figures": {"top1": 0.5}}
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -39,6 +48,81 @@ def test_benchmarks_one_by_one_stand_in_one_file(
     assert "kept" not in capsys.readouterr().out
 
 
+def test_variants_stand_beside_each_other(arguments: list[str], tmp_path: Path) -> None:
+    """One after the other, or several at once; the usual one under the benchmark's name."""
+    run = write_run(tmp_path / "run", TINY)
+    given = ["benchmark=docci", f"root={tmp_path / 'docci'}", f"checkpoint={run}", *arguments]
+    main([*given, "variant=test"])
+    usual = results(tmp_path)["benchmarks"]["docci"]
+    main([*given, "variant=test+qual_test"])
+    both = results(tmp_path)["benchmarks"]
+    assert both["docci"] == usual
+    assert both["docci:test+qual_test"]["figures"]["num_images"] == 4
+    for wanted in ("variant=every", "variants={docci: [test+qual_test, test]}"):
+        (tmp_path / "results.json").unlink()
+        main([*given, wanted])
+        assert list(results(tmp_path)["benchmarks"]) == ["docci", "docci:test+qual_test"]
+
+
+def test_results_of_one_variant_a_benchmark_are_read(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they were written before: under the benchmark's name, whatever the variant."""
+    run = write_run(tmp_path / "run", TINY)
+    given = ["benchmark=docci", f"root={tmp_path / 'docci'}", f"checkpoint={run}", *arguments]
+    main([*given, "variant=test+qual_test"])
+    tree = results(tmp_path)
+    tree["benchmarks"] = {"docci": tree["benchmarks"]["docci:test+qual_test"]}
+    (tmp_path / "results.json").write_text(json.dumps(tree))
+    capsys.readouterr()
+    main([*given, "variant=every", f"compare=[{tmp_path}]"])
+    told = capsys.readouterr()
+    assert "DOCCI test+qual_test was evaluated before" in told.out
+    assert "not compared" not in told.err
+    assert set(results(tmp_path)["benchmarks"]) == {"docci", "docci:test+qual_test"}
+
+
+def test_commands_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    """Each knows the file as it was at its start."""
+    header = {"model": {"name": "tiny"}, "code": CODE}
+    one, two = Results(tmp_path, header), Results(tmp_path, header)
+    one.put("docci", entry("docci"))
+    two.put("urban1k", entry("urban1k"))
+    assert one.has("urban1k", {"variant": ""})
+    one.leave_out("refcoco", "it makes no maps")
+    assert set(results(tmp_path)["benchmarks"]) == {"docci", "urban1k"}
+    assert set(results(tmp_path)["left_out"]) == {"refcoco"}
+
+
+def _put_many(folder: Path, name: str, names: list[str]) -> None:
+    mine = Results(folder, {"model": {"name": name}, "code": CODE})
+    for benchmark in names:
+        mine.put(benchmark, entry(benchmark))
+
+
+def test_processes_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    shares = [["docci", "urban1k", "iiw"], ["coco", "flickr30k", "dci"], ["cifar10", "voc20"]]
+    context = get_context("fork")
+    started = [context.Process(target=_put_many, args=(tmp_path, "a", some)) for some in shares]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert set(results(tmp_path)["benchmarks"]) == {name for some in shares for name in some}
+
+
+def test_two_models_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    headers = [{"model": {"name": name}, "code": CODE} for name in ("a", "b")]
+    a, b = (Results(tmp_path, header) for header in headers)
+    a.put("docci", entry("docci"))
+    b.put("docci", entry("docci"))
+    a.put("urban1k", entry("urban1k"))
+    assert set(results(tmp_path)["benchmarks"]) == {"docci", "urban1k"}
+    assert a.moved == [tmp_path / "results-2.json"] and b.moved == [tmp_path / "results-1.json"]
+    moved = [json.loads(path.read_text())["model"]["name"] for path in (*b.moved, *a.moved)]
+    assert moved == ["a", "b"]
+
+
 def test_what_is_done_is_not_done_again_unless_its_files_changed(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,7 +135,7 @@ def test_what_is_done_is_not_done_again_unless_its_files_changed(
     capsys.readouterr()
     main(["benchmark=all", roots, f"checkpoint={run}", *arguments])
     printed = capsys.readouterr().out
-    assert "DOCCI was evaluated before" in printed and "Urban1k was evaluated" not in printed
+    assert "DOCCI test was evaluated before" in printed and "Urban1k was evaluated" not in printed
     again = results(tmp_path)
     assert again["benchmarks"]["docci"] == first["benchmarks"]["docci"]
     assert again["benchmarks"]["urban1k"]["inputs"] != first["benchmarks"]["urban1k"]["inputs"]
