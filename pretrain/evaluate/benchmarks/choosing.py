@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from pretrain.evaluate.benchmarks.base import LayoutError, Options
 from pretrain.evaluate.benchmarks.described import describe
 from pretrain.evaluate.benchmarks.registry import (
@@ -17,7 +19,7 @@ from pretrain.evaluate.benchmarks.registry import (
 )
 from pretrain.evaluate.benchmarks.table import is_whole
 from pretrain.evaluate.config import EvaluateConfig
-from recaption.common.config import ConfigError, UserError, read_config, write_config
+from recaption.common.config import ConfigError, UserError, from_dict, write_config
 
 #: What results are made from, in a form that makes them again: `evaluate FOLDER/benchmarks.yaml`.
 CHOSEN = "benchmarks.yaml"
@@ -90,12 +92,7 @@ def remember(config: EvaluateConfig, chosen: Sequence[Chosen], output: Path) -> 
     variants of earlier commands of this folder.
     """
     path = output / CHOSEN
-    before = EvaluateConfig(checkpoint=config.checkpoint)
-    if path.exists():
-        try:
-            before = read_config(EvaluateConfig, path)
-        except UserError as error:
-            print(f"warning: what stood in {path} is forgotten: {error}", file=sys.stderr)
+    before = _remembered(path)
     variants = {name: _names(wanted) for name, wanted in before.variants.items()}
     for one in chosen:
         of_benchmark = variants.setdefault(one.benchmark.name, [])
@@ -112,6 +109,17 @@ def remember(config: EvaluateConfig, chosen: Sequence[Chosen], output: Path) -> 
     )
     write_config(every, path)
     return every
+
+
+def _remembered(path: Path) -> EvaluateConfig:
+    """What is in the file; it may be the user's own, with less in it."""
+    try:
+        tree = yaml.safe_load(path.read_text()) if path.exists() else {}
+        return from_dict(EvaluateConfig, {"checkpoint": "", **tree}, str(path))
+    except (TypeError, UnicodeDecodeError, UserError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        print(f"warning: what stood in {path} is forgotten: {first}", file=sys.stderr)
+        return EvaluateConfig(checkpoint="")
 
 
 def _names(wanted: object) -> list[str]:

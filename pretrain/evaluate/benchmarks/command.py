@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.evaluate.benchmarks.choosing import Chosen, choose, read_again, remember
-from pretrain.evaluate.benchmarks.compared import Compared, alike, read_compared
+from pretrain.evaluate.benchmarks.compared import Compared, alike, named_apart, read_compared
 from pretrain.evaluate.benchmarks.page import write_page
 from pretrain.evaluate.benchmarks.results import Results
 from pretrain.evaluate.benchmarks.table import format_results, headline
@@ -34,6 +34,7 @@ def _run(config: EvaluateConfig, argv: list[str]) -> None:
     # Roots are read first: a wrong layout is told before a model is loaded, or others are scored.
     sets = {one.key: (one.root, one.read(config.allow_missing)) for one in chosen}
     encoders = load_encoders(config)
+    compared = named_apart(encoders.name, compared)
     header = {
         "model": {"name": encoders.name, **encoders.describe()},
         "code": describe_code(),

@@ -37,6 +37,20 @@ def read_compared(paths: Sequence[str]) -> list[Compared]:
     return compared
 
 
+def named_apart(ours: str, compared: Sequence[Compared]) -> list[Compared]:
+    """The same under names that neither our model nor another of them has."""
+    names = [ours]
+    apart = []
+    for other in compared:
+        name, number = other.model, 1
+        while name in names:
+            number += 1
+            name = f"{other.model} ({number})"
+        names.append(name)
+        apart.append(Compared(name, other.benchmarks))
+    return apart
+
+
 def alike(
     key: str, result: Mapping[str, Any], compared: Sequence[Compared]
 ) -> list[tuple[str, Mapping[str, Any]]]:
