@@ -8,7 +8,8 @@ from recaption.common.config import ConfigError, check_at_least, check_share, lo
 USAGE = """usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]
 
 data=FOLDER evaluates on MDS shards; benchmark=NAME root=FOLDER on a published benchmark, and
-benchmark=all on every one whose folder stands under `roots`. docs/evaluation.md has the layouts."""
+benchmark=all on every one whose folder stands under `roots`. docs/evaluation.md and
+docs/evaluation_vision.md have the layouts."""
 
 #: Keys that only one of the two kinds of evaluation reads.
 _OF_SHARDS = ("num_samples", "source")
@@ -65,9 +66,18 @@ class EvaluateConfig:
             check_share("alpha", self.alpha)
 
 
+def _usage() -> str:
+    # Imported late: the registry brings the libraries of every task.
+    from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+
+    width = max(map(len, BENCHMARKS))
+    lines = [f"  {b.name:<{width}}  {', '.join(b.variants)}".rstrip() for b in BENCHMARKS.values()]
+    return "\n".join([USAGE, "", "Benchmarks and their variants, the usual one first:", *lines])
+
+
 def read_arguments(argv: list[str]) -> EvaluateConfig:
     """Raises: ConfigError: neither `data` nor `benchmark`, both, or a key of the other kind."""
-    config = load_config(EvaluateConfig, argv, USAGE)
+    config = load_config(EvaluateConfig, argv, _usage() if {"--help", "-h"} & {*argv} else None)
     if bool(config.data) == bool(config.benchmark):
         raise ConfigError(
             "give either data=FOLDER of MDS shards, or benchmark=NAME and root=FOLDER"

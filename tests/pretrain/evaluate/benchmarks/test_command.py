@@ -12,7 +12,9 @@ import pytest
 from pretrain.evaluate import main
 from pretrain.evaluate.benchmarks import docci
 from pretrain.evaluate.benchmarks.base import RetrievalSet
+from pretrain.evaluate.benchmarks.choosing import choose
 from pretrain.evaluate.benchmarks.registry import BENCHMARKS, Benchmark
+from pretrain.evaluate.config import read_arguments
 from pretrain.evaluate.encoders import Encoders, NoMapsError
 from recaption.common.config import ConfigError, UserError
 from recaption.common.files import sha256_file
@@ -150,6 +152,8 @@ def test_published_figures_stand_beside_a_whole_set(
         (["benchmark=docci"], "needs root=FOLDER"),
         (["benchmark=docci", "root=/nowhere"], "root=/nowhere is no folder"),
         (["benchmark=docci", "root=/nowhere", "variant=1999"], "has no variant '1999'"),
+        (["benchmark=docci", "root=/nowhere", "variant=[test,1999]"], "has no variant '1999'"),
+        (["benchmark=iiw", "root=/nowhere", "variant=1999"], "'1999', nor any other"),
         (["benchmark=all"], "give some"),
         (["benchmark=all", "roots={dokki: x}"], "did you mean docci"),
         (["benchmark=docci,coco", "root=x"], "root is for one benchmark"),
@@ -168,6 +172,31 @@ def test_mistakes_are_told_in_one_line(arguments: list[str], message: str, run: 
         main([f"checkpoint={run}", *arguments])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_help_names_benchmarks_and_variants(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert re.search(r"\n  dci +7805, 1999, joint\n", told)
+    assert all(f"\n  {name}" in told for name in BENCHMARKS)
+
+
+@pytest.mark.parametrize("wanted", ["testA,testA", "[testA]", "every", "all"])
+def test_several_variants_may_be_wanted(wanted: str) -> None:
+    given = ["benchmark=refcoco", "root=x", "checkpoint=y", f"variant={wanted}"]
+    chosen = [one.key for one in choose(read_arguments(given))]
+    some = ["refcoco:testA"] if "testA" in wanted else ["refcoco", "refcoco:testA", "refcoco:testB"]
+    assert chosen == some
+
+
+def test_all_is_a_variant_where_it_is_called_so() -> None:
+    given = ["benchmark=all", "roots={coco: x, dci: y}", "checkpoint=z"]
+    variants = "variants={coco: all, dci: [1999, joint]}"
+    chosen = [one.key for one in choose(read_arguments([*given, variants]))]
+    assert chosen == ["dci:1999", "dci:joint", "coco"]
+    chosen = [one.key for one in choose(read_arguments([*given, "variants={coco: every}"]))]
+    assert chosen == ["dci", "coco", "coco:first5"]
 
 
 def test_keys_of_canopy_say_nothing_to_open_clip(roots: dict[str, Path], tmp_path: Path) -> None:

@@ -1,17 +1,27 @@
 """results.json over several commands: what is added, kept, and moved aside."""
 
 import json
+from dataclasses import replace
+from importlib.metadata import version
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pretrain.evaluate import main
 from pretrain.evaluate.benchmarks import command
+from pretrain.evaluate.benchmarks.base import Options
+from pretrain.evaluate.benchmarks.cifar import read_cifar100
+from pretrain.evaluate.benchmarks.compared import Compared, alike, named_apart
+from pretrain.evaluate.benchmarks.described import describe
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
 from pretrain.evaluate.benchmarks.results import Results
-from recaption.common.config import UserError
+from pretrain.evaluate.config import EvaluateConfig
+from recaption.common.config import UserError, read_config
 from tests.pretrain.evaluate.benchmarks.layouts import write_docci, write_urban1k
+from tests.pretrain.evaluate.benchmarks.vision_layouts import write_cifar100
 from tests.pretrain.trainruns import TINY
 from tests.pretrain.untrained import TINY_CLIP, write_run
 
@@ -111,6 +121,36 @@ def test_processes_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     assert set(results(tmp_path)["benchmarks"]) == {name for some in shares for name in some}
 
 
+def test_the_page_has_pictures_of_earlier_commands(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", TINY)
+    given = [f"checkpoint={run}", *arguments, "report=true"]
+    for name in ("docci", "urban1k"):
+        main([f"benchmark={name}", f"root={tmp_path / name}", *given])
+    page = tmp_path / "report" / "benchmarks.html"
+    assert page.read_text().count("Where a sentence looks") == 2
+    kept = read_config(EvaluateConfig, tmp_path / "benchmarks.yaml")
+    assert kept.roots == {name: str(tmp_path / name) for name in ("docci", "urban1k")}
+    (tmp_path / "docci" / "annotations" / "docci_descriptions.jsonlines").write_text("{}\n")
+    capsys.readouterr()
+    main(["benchmark=urban1k", f"root={tmp_path / 'urban1k'}", *given])
+    assert "warning: no pictures of DOCCI test on the page" in capsys.readouterr().err
+    assert page.read_text().count("Where a sentence looks") == 1
+
+
+def test_what_is_remembered_makes_all_again(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", TINY)
+    given = [f"checkpoint={run}", *arguments]
+    main(["benchmark=docci", f"root={tmp_path / 'docci'}", "variant=every", *given])
+    main(["benchmark=urban1k", f"root={tmp_path / 'urban1k'}", *given])
+    capsys.readouterr()
+    main([str(tmp_path / "benchmarks.yaml")])
+    assert capsys.readouterr().out.count("was evaluated before") == 3
+
+
 def test_two_models_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     headers = [{"model": {"name": name}, "code": CODE} for name in ("a", "b")]
     a, b = (Results(tmp_path, header) for header in headers)
@@ -208,11 +248,55 @@ def test_other_models_stand_beside(
     assert page.count("<td>caft, blended</td>") == 1
 
 
+@pytest.mark.parametrize("other", ["protocol", "templates"])
+def test_figures_by_other_prompts_or_another_protocol_do_not_compare(
+    other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = read_cifar100(write_cifar100(tmp_path), Options(allow_missing=True))
+    ours = describe(BENCHMARKS["cifar100"], "test", data)
+    theirs = describe(BENCHMARKS["cifar100"], "test", replace(data, templates=["a {}."]))
+    if other == "protocol":
+        theirs = ours | {"protocol": "with other prompts"}
+    assert ours["inputs"]["classes"]["number"] == 2
+    compared = [Compared("same", {"cifar100": ours}), Compared("other", {"cifar100": theirs})]
+    assert [name for name, _ in alike("cifar100", ours, compared)] == ["same"]
+    assert "cifar100 of other is not compared" in capsys.readouterr().err
+
+
+def test_the_class_of_each_image_is_an_input(tmp_path: Path) -> None:
+    """ImageNet's comes from a library's list of ids: no file of the root tells it."""
+    data = read_cifar100(write_cifar100(tmp_path), Options(allow_missing=True))
+    inputs = [
+        describe(BENCHMARKS["imagenet"], "val", replace(data, labels=[label]))["inputs"]
+        for label in (0, 1)
+    ]
+    assert inputs[0] != inputs[1]
+
+
+def test_two_models_of_one_name_have_columns_of_their_own() -> None:
+    named = named_apart("tiny", [Compared("tiny", {}), Compared("tiny", {}), Compared("b", {})])
+    assert [other.model for other in named] == ["tiny (2)", "tiny (3)", "b"]
+
+
+def test_what_it_was_computed_with_is_told(arguments: list[str], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", TINY)
+    main(["benchmark=docci", f"root={tmp_path / 'docci'}", f"checkpoint={run}", *arguments])
+    tree = results(tmp_path)
+    assert tree["libraries"]["pillow"] == version("pillow")
+    machine = tree["benchmarks"]["docci"]["machine"]
+    assert (machine["num_ranks"], machine["num_threads"]) == (1, torch.get_num_threads())
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "is there; `evaluate benchmark=` writes it"),
         ("{}", "holds no results"),
+        ("3", "holds no results"),
+        (json.dumps({"model": {"name": "a"}, "benchmarks": []}), "holds no results"),
+        (json.dumps({"model": {"name": "a"}, "benchmarks": {"docci": 3}}), "holds no results"),
+        (json.dumps({"model": {"name": "a"}, "benchmarks": {"docci": {}}}), "holds no results"),
+        (json.dumps({"model": 3, "benchmarks": {}}), "holds no results"),
         ("{", "other.json"),
     ],
 )
