@@ -104,21 +104,25 @@ def test_commands_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     assert set(results(tmp_path)["left_out"]) == {"refcoco"}
 
 
-def _put_many(folder: Path, name: str, names: list[str]) -> None:
-    mine = Results(folder, {"model": {"name": name}, "code": CODE})
-    for benchmark in names:
-        mine.put(benchmark, entry(benchmark))
+def _put_many(folder: Path, keys: list[str], all_there: Any) -> None:
+    mine = Results(folder, {"model": {"name": "tiny"}, "code": CODE})
+    for key in keys:
+        all_there.wait()
+        mine.put(key, entry(key))
 
 
 def test_processes_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
-    shares = [["docci", "urban1k", "iiw"], ["coco", "flickr30k", "dci"], ["cifar10", "voc20"]]
+    shares = [[f"{letter}{number}" for number in range(8)] for letter in "abc"]
     context = get_context("fork")
-    started = [context.Process(target=_put_many, args=(tmp_path, "a", some)) for some in shares]
+    all_there = context.Barrier(len(shares), timeout=60)
+    started = [
+        context.Process(target=_put_many, args=(tmp_path, keys, all_there)) for keys in shares
+    ]
     for process in started:
         process.start()
     for process in started:
         process.join(60)
-    assert set(results(tmp_path)["benchmarks"]) == {name for some in shares for name in some}
+    assert set(results(tmp_path)["benchmarks"]) == {key for keys in shares for key in keys}
 
 
 def test_the_page_has_pictures_of_earlier_commands(
