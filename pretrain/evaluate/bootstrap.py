@@ -6,6 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 NUM_RESAMPLES = 1000
+#: What stands in parentheses behind a figure.
+INTERVALS = f"95 % of {NUM_RESAMPLES:,} resamples of the images (percentile bootstrap)"
 _SEED = 0
 _CHUNK = 100  # resamples drawn at once
 #: Ends of the interval.

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pretrain.evaluate.benchmarks.base import ChoiceSet, Picture
-from pretrain.evaluate.bootstrap import share_intervals
+from pretrain.evaluate.bootstrap import INTERVALS, share_intervals
 from pretrain.evaluate.encode import batches
 from pretrain.evaluate.encode_shared import encode_captions
 from pretrain.evaluate.encoders import Encoders, share_cut
@@ -73,6 +73,7 @@ def figures(
         "num_choices": len(right),
         "accuracy": hits.mean().item(),
         "accuracy_interval": share_intervals(hits[:, None].numpy(), image_of_choice)[0],
+        "intervals": INTERVALS,
         "mean_of_groups": sum(by_group(hits).values()) / len(names),
         "by_group": by_group(hits),
         "num_by_group": [

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pretrain.evaluate.benchmarks.base import ClassificationSet
-from pretrain.evaluate.bootstrap import share_intervals
+from pretrain.evaluate.bootstrap import INTERVALS, share_intervals
 from pretrain.evaluate.encode_shared import encode_images
 from pretrain.evaluate.encoders import Encoders, share_cut
 from pretrain.evaluate.prompts import class_texts, fill
@@ -73,6 +73,7 @@ def figures(ranks: Tensor, labels: Tensor, num_classes: int) -> dict[str, Any]:
         "top1_interval": intervals[0],
         "top5": top5,
         "top5_interval": intervals[1],
+        "intervals": INTERVALS,
         "per_class": (found[has_images] / num_of_class[has_images]).mean().item(),
         "chance": {
             "top1": 1 / num_classes,

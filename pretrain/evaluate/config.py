@@ -1,13 +1,15 @@
 """What is evaluated: a folder of MDS shards, or published benchmarks in their own layouts."""
 
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from recaption.common.config import ConfigError, check_at_least, check_share, load_config
 
 USAGE = """usage: python -m pretrain evaluate [CONFIG.yaml ...] [key=value ...] [--json]
 
 data=FOLDER evaluates on MDS shards; benchmark=NAME root=FOLDER on a published benchmark, and
-benchmark=all on every one whose folder stands under `roots`. docs/evaluation.md has the layouts."""
+benchmark=all on every one whose folder stands under `roots`. docs/evaluation.md and
+docs/evaluation_vision.md have the layouts."""
 
 #: Keys that only one of the two kinds of evaluation reads.
 _OF_SHARDS = ("num_samples", "source")
@@ -26,9 +28,10 @@ class EvaluateConfig:
     root: str = ""  # folder with the benchmark's files, in the layout that its authors publish
     # the same for several benchmarks: {docci: FOLDER, coco: FOLDER}
     roots: dict[str, str] = field(default_factory=dict)
-    variant: str = ""  # a published variant of the benchmark; empty: the usual one
-    # the same for several benchmarks: {dci: "1999"}
-    variants: dict[str, str] = field(default_factory=dict)
+    # a published variant of the benchmark, several joined by commas, or every; empty: the usual one
+    variant: Any = ""
+    # the same for several benchmarks: {dci: "1999", refcoco: [val, testA], sharegpt4v: every}
+    variants: dict[str, Any] = field(default_factory=dict)
     allow_missing: bool = False  # go on with the part of a benchmark that is there
     # what the checkpoint is; empty: Canopy's own. open_clip:ViT-B-32 or open_clip:FILE.json (its
     # configuration, or FOLDER/open_clip_config.json) with checkpoint=WEIGHTS (.safetensors, or what
@@ -63,9 +66,18 @@ class EvaluateConfig:
             check_share("alpha", self.alpha)
 
 
+def _usage() -> str:
+    # Imported late: the registry brings the libraries of every task.
+    from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+
+    width = max(map(len, BENCHMARKS))
+    lines = [f"  {b.name:<{width}}  {', '.join(b.variants)}".rstrip() for b in BENCHMARKS.values()]
+    return "\n".join([USAGE, "", "Benchmarks and their variants, the usual one first:", *lines])
+
+
 def read_arguments(argv: list[str]) -> EvaluateConfig:
     """Raises: ConfigError: neither `data` nor `benchmark`, both, or a key of the other kind."""
-    config = load_config(EvaluateConfig, argv, USAGE)
+    config = load_config(EvaluateConfig, argv, _usage() if {"--help", "-h"} & {*argv} else None)
     if bool(config.data) == bool(config.benchmark):
         raise ConfigError(
             "give either data=FOLDER of MDS shards, or benchmark=NAME and root=FOLDER"

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import adaptive_avg_pool2d
 
 from pretrain.evaluate.benchmarks.dense import GroundingSet
-from pretrain.evaluate.bootstrap import share_intervals
+from pretrain.evaluate.bootstrap import INTERVALS, share_intervals
 from pretrain.evaluate.encode import batches
 from pretrain.evaluate.encode_shared import encode_sentences
 from pretrain.evaluate.encoders import Encoders, NoMapsError, features_of_blank, share_cut
@@ -72,6 +72,7 @@ def evaluate(data: GroundingSet, encoders: Encoders, batch_size: int) -> dict[st
         "miou_interval": iou_interval,
         "pointing": result.pointing,
         "pointing_interval": hit_interval,
+        "intervals": INTERVALS,
         "pointing_by_size": {name: size.pointing for name, size in result.by_size.items()},
         "share_cut": share_cut(encoders, every_text),
         "chance": {

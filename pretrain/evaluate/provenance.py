@@ -1,8 +1,9 @@
 """What figures were made from: which weights, which data, which code."""
 
+import platform
 import re
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,11 @@ import torch
 from recaption.common.files import read_json, sha256_file
 
 DISTRIBUTION = "canopy-vlp"
+#: They open and scale pictures, cut texts, and bring names of classes, prompts and masks.
+_LIBRARIES = (
+    *("numpy", "open_clip_torch", "pi-heif", "pillow", "pycocotools", "scikit-image"),
+    *("timm", "tokenizers", "torchvision", "transformers"),
+)
 
 
 def describe_weights(weights: Path) -> dict[str, Any]:
@@ -41,6 +47,28 @@ def describe_code() -> dict[str, Any]:
         "version": version(DISTRIBUTION),
         "commit": _commit(Path(__file__).parent),
         "torch": torch.__version__,
+    }
+
+
+def describe_libraries() -> dict[str, str | None]:
+    """Versions of what decodes, prepares and names; None: not installed."""
+    return {name: _version(name) for name in _LIBRARIES}
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def describe_machine(num_ranks: int) -> dict[str, Any]:
+    """What figures may depend on in their last digits: sums are rounded by how they are shared."""
+    is_gpu = torch.cuda.is_available()
+    return {
+        "device": torch.cuda.get_device_name() if is_gpu else platform.machine(),
+        "num_threads": torch.get_num_threads(),
+        "num_ranks": num_ranks,
     }
 
 

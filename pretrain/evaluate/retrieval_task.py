@@ -7,8 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pretrain.evaluate import bootstrap
 from pretrain.evaluate.benchmarks.base import RetrievalSet
-from pretrain.evaluate.bootstrap import NUM_RESAMPLES, share_intervals
+from pretrain.evaluate.bootstrap import share_intervals
 from pretrain.evaluate.encode_shared import encode_captions, encode_images
 from pretrain.evaluate.encoders import Encoders, Scorer, share_cut
 from pretrain.evaluate.retrieval import (
@@ -20,10 +21,7 @@ from pretrain.evaluate.retrieval import (
 from pretrain.evaluate.sharing import is_first, join_rows, own_items, rank_and_size
 from pretrain.evaluate.streamed import TILE, streamed_scores
 
-INTERVALS = (
-    f"95 % of {NUM_RESAMPLES:,} resamples of the images (percentile bootstrap), the candidates "
-    "unchanged"
-)
+INTERVALS = f"{bootstrap.INTERVALS}, the candidates unchanged"
 _RECALLS = {"r1": 1, "r5": 5, "r10": 10}
 _NUM_EXAMPLES = 8  # texts kept for the report, of the best and of the worst
 _NUM_CANDIDATES = 5  # images kept for each of them
@@ -40,12 +38,21 @@ def evaluate(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[st
 
 
 def score_all(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[str, Tensor]:
-    """(num_images, num_texts) scores by name, the retrieval score first; on the first rank only."""
-    texts = encode_captions(data.texts, encoders, batch_size)
+    """(num_images, num_texts) scores by name, the retrieval score first; on the first rank only.
+
+    A text that several images have is encoded and scored once: in two batches it could be rounded
+    in two ways, and then be above or below itself.
+    """
+    unique = {text: column for column, text in enumerate(dict.fromkeys(data.texts))}
+    texts = encode_captions(list(unique), encoders, batch_size)
     own = own_items(len(data.images), TILE, *rank_and_size())
     images = encode_images([data.images[place] for place in own], encoders, batch_size)
     rows = streamed_scores(encoders, images, len(own), texts)
-    return join_rows(rows, len(data.images), TILE)
+    scores = join_rows(rows, len(data.images), TILE)
+    if len(unique) < len(data.texts):
+        columns = torch.tensor([unique[text] for text in data.texts])
+        scores = {name: matrix[:, columns] for name, matrix in scores.items()}
+    return scores
 
 
 def figures(scores: dict[str, Tensor], data: RetrievalSet, encoders: Scorer) -> dict[str, Any]:

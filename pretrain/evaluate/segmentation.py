@@ -13,7 +13,7 @@ from torch.nn.functional import interpolate
 
 from pretrain.evaluate.benchmarks.base import Picture
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
-from pretrain.evaluate.bootstrap import resampled_interval
+from pretrain.evaluate.bootstrap import INTERVALS, resampled_interval
 from pretrain.evaluate.encode import batches
 from pretrain.evaluate.encoders import Encoders, NoMapsError, features_of_blank, share_cut
 from pretrain.evaluate.prompts import class_sentences, fill
@@ -199,6 +199,7 @@ def summarise(counts: Tensor, classes: Sequence[str]) -> dict[str, Any]:
     return {
         "miou": iou.mean().item(),
         "miou_interval": resampled_interval(counts.numpy(), _mean_iou),
+        "intervals": INTERVALS,
         "pixel_accuracy": (both.sum() / own.sum()).item(),
         "num_classes_seen": int((own > 0).sum()),
         "iou_by_class": [list(pair) for pair in zip(names, iou.tolist(), strict=True)],

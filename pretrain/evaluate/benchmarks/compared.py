@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pretrain.evaluate.benchmarks.results import RESULTS
-from recaption.common.config import ConfigError, UserError
-from recaption.common.files import read_json
+from pretrain.evaluate.benchmarks.results import RESULTS, read_results
+from recaption.common.config import ConfigError
 
 
 @dataclass(frozen=True)
@@ -33,32 +32,44 @@ def read_compared(paths: Sequence[str]) -> list[Compared]:
             raise ConfigError(
                 f"compare={given}: no {path} is there; `evaluate benchmark=` writes it"
             )
-        tree = read_json(path)
-        try:
-            compared.append(Compared(tree["model"]["name"], tree["benchmarks"]))
-        except (KeyError, TypeError):
-            raise UserError(f"{path} holds no results of benchmarks") from None
+        tree = read_results(path)
+        compared.append(Compared(str(tree["model"]["name"]), tree["benchmarks"]))
     return compared
 
 
-def alike(
-    name: str, result: Mapping[str, Any], compared: Sequence[Compared]
-) -> list[tuple[str, Mapping[str, Any]]]:
-    """(model, result) of those who were given the same variant and the same files of a benchmark.
+def named_apart(ours: str, compared: Sequence[Compared]) -> list[Compared]:
+    """The same under names that neither our model nor another of them has."""
+    names = [ours]
+    apart = []
+    for other in compared:
+        name, number = other.model, 1
+        while name in names:
+            number += 1
+            name = f"{other.model} ({number})"
+        names.append(name)
+        apart.append(Compared(name, other.benchmarks))
+    return apart
 
-    Others are named on stderr: on other files figures do not compare.
+
+def alike(
+    key: str, result: Mapping[str, Any], compared: Sequence[Compared]
+) -> list[tuple[str, Mapping[str, Any]]]:
+    """(model, result) of those who were given the same variant of a benchmark, by the same
+    protocol, and the same files, classes and prompts.
+
+    Others are named on stderr: of other things figures do not compare.
     """
     found = []
     for other in compared:
-        theirs = other.benchmarks.get(name)
+        theirs = other.benchmarks.get(key)
         if theirs is None:
             continue
-        if all(theirs.get(key) == result[key] for key in ("variant", "inputs")):
+        if all(theirs.get(key) == result[key] for key in ("variant", "protocol", "inputs")):
             found.append((other.model, theirs))
         else:
             print(
-                f"warning: {name} of {other.model} is not compared: it is of another variant or of "
-                "other files",
+                f"warning: {key} of {other.model} is not compared: it is of another protocol, or "
+                "of other files, classes or prompts",
                 file=sys.stderr,
             )
     return found

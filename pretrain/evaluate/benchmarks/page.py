@@ -9,13 +9,22 @@ from PIL import ImageOps
 
 from pretrain.evaluate.benchmarks.base import Picture
 from pretrain.evaluate.benchmarks.page_looks import Looks, look_into
-from pretrain.evaluate.benchmarks.table import Line, Others, lines_of, title_lines
+from pretrain.evaluate.benchmarks.table import (
+    Line,
+    Others,
+    is_whole,
+    lines_of,
+    main_lines,
+    title_lines,
+)
+from pretrain.evaluate.bootstrap import INTERVALS
 from pretrain.evaluate.encoders import Encoders
 from pretrain.evaluate.pictures import data_uri
 from recaption.common.files import atomic_write
 
 PAGE = Path("report") / "benchmarks.html"
 _TEMPLATES = Path(__file__).parents[1]
+_WIDTH = 115  # characters of a table; a wider one has a figure a line, and a model a column
 _SIDE = 216  # pixels of a picture in the file; shown at half
 
 
@@ -42,19 +51,13 @@ def write_page(
         undefined=jinja2.StrictUndefined,
         loader=jinja2.FileSystemLoader(_TEMPLATES),
     )
+    model = results["model"]["name"]
     sections = [
-        _section(
-            name,
-            result,
-            lines_of(result, results["model"]["name"], others.get(name, ())),
-            sets.get(name),
-            encoders,
-            num_pictures,
-        )
-        for name, result in results["benchmarks"].items()
+        _section(key, result, model, others.get(key, ()), sets.get(key), encoders, num_pictures)
+        for key, result in results["benchmarks"].items()
     ]
     page = environment.get_template("benchmarks/page.html.jinja").render(
-        results=results, sections=sections
+        results=results, sections=sections, models=_models(sections), intervals=INTERVALS
     )
     path = output / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -64,21 +67,27 @@ def write_page(
 
 
 def _section(
-    name: str,
+    key: str,
     result: Mapping[str, Any],
-    lines: Sequence[Line],
+    model: str,
+    others: Others,
     read: tuple[Path, Any] | None,
     encoders: Encoders,
     num_pictures: int,
 ) -> dict[str, Any]:
     figures = result["figures"]
+    lines = lines_of(result, model, others)
+    columns = list(dict.fromkeys(column for line in lines for column in line.cells))
     looks = look_into(read[1], figures, encoders, num_pictures) if read else Looks()
     return {
-        "name": name,
+        "key": key,
         "title": title_lines(result)[0],
+        "is_whole": is_whole(result["coverage"]),
         "result": result,
+        "main": main_lines(result, model, others),
         "lines": lines,
-        "columns": list(dict.fromkeys(column for line in lines for column in line.cells)),
+        "columns": columns,
+        "is_tall": _width(lines, columns) > _WIDTH,
         "examples": {
             kind: [_shown(example, read[0]) for example in examples[:num_pictures]]
             for kind, examples in figures.get("examples", {}).items()
@@ -87,6 +96,20 @@ def _section(
         "hierarchies": looks.hierarchies,
         "maps": looks.maps,
     }
+
+
+def _width(lines: Sequence[Line], columns: Sequence[str]) -> int:
+    """Characters of a table with a figure a column; heads are broken between words."""
+    heads = {column: max(map(len, column.split())) for column in columns}
+    cells = [max(heads[c], *(len(x.cells.get(c, "")) for x in lines)) + 3 for c in columns]
+    return 20 + sum(cells)
+
+
+def _models(sections: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the columns of what stands on top: ours, others', and chance behind them."""
+    lines = [line for section in sections for line in section["main"]]
+    by_kind = sorted(lines, key=lambda line: line.kind == "chance")
+    return list(dict.fromkeys(line.name for line in by_kind))
 
 
 def _shown(example: Mapping[str, Any], root: Path) -> dict[str, Any]:

@@ -69,11 +69,50 @@ def find_benchmark(name: str) -> Benchmark[Any]:
     return BENCHMARKS[name]
 
 
-def find_variant(benchmark: Benchmark[Any], variant: str) -> str:
-    """The variant's name, the usual one if `variant` is empty. Raises: ConfigError: unknown."""
-    if not variant:
-        return next(iter(benchmark.variants))
-    if variant not in benchmark.variants:
-        known = ", ".join(benchmark.variants)
-        raise ConfigError(f"{benchmark.name} has no variant {variant!r}: choose among {known}")
-    return variant
+def find_variants(benchmark: Benchmark[Any], wanted: object) -> list[str]:
+    """Names of variants, without repetitions; the usual one if nothing is wanted.
+
+    Args:
+        wanted: a name, several joined by commas, a list of them, or `every`; `all` is the same
+            where it is no variant's own name, as COCO's.
+
+    Raises:
+        ConfigError: there is none of that name.
+    """
+    names = wanted if isinstance(wanted, list) else str(wanted).split(",")
+    found: dict[str, None] = {}
+    for name in (str(name).strip() for name in names):
+        if name in benchmark.variants:
+            found[name] = None
+        elif name in ("every", "all"):
+            found |= dict.fromkeys(benchmark.variants)
+        elif name:
+            known = ", ".join(benchmark.variants)
+            raise ConfigError(
+                f"{benchmark.name} has no variant {name!r}: choose among {known}, or every"
+                if any(benchmark.variants)
+                else f"{benchmark.name} has no variant {name!r}, nor any other"
+            )
+    return list(found) or [_usual(benchmark)]
+
+
+def key_of(benchmark: Benchmark[Any], variant: str) -> str:
+    """What figures stand under: `refcoco` for the usual variant, `refcoco:testA` for others."""
+    return benchmark.name if variant == _usual(benchmark) else f"{benchmark.name}:{variant}"
+
+
+def key_of_result(key: str, result: Mapping[str, Any]) -> str:
+    """The same of a result that may stand under the name of its benchmark alone."""
+    benchmark = BENCHMARKS.get(key)
+    is_known = benchmark is not None and result["variant"] in benchmark.variants
+    return key_of(benchmark, result["variant"]) if benchmark and is_known else key
+
+
+def place_of_key(key: str) -> int:
+    """Where a result stands among others: as in the registry, what it does not know behind."""
+    keys = [key_of(b, variant) for b in BENCHMARKS.values() for variant in b.variants]
+    return keys.index(key) if key in keys else len(keys)
+
+
+def _usual(benchmark: Benchmark[Any]) -> str:
+    return next(iter(benchmark.variants))

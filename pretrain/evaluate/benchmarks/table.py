@@ -1,10 +1,11 @@
 """Results as lines for a terminal, and as the cells of the page's tables."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 _WAYS = {"text_to_image": "T2I", "image_to_text": "I2T"}
+_NUM_CLASSES = 5  # of the best, and of the worst, told in a terminal
 _RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
 
 
@@ -71,6 +72,23 @@ def _chance(figures: Mapping[str, Any]) -> list[Line]:
     return [Line("chance", "chance", {n: _number(v) for n, v in flat_numbers(chance)})]
 
 
+def main_lines(result: Mapping[str, Any], model: str, others: Others = ()) -> list[Line]:
+    """The one line of each model by which it is judged, and chance, with the main figures alone:
+    the first two of those that have an interval.
+    """
+    figures = result["figures"]
+    if "columns" in figures:
+        names = [f"{way} R@1" for way in _WAYS.values()]
+    else:
+        names = [n.removesuffix("_interval") for n in figures if n.endswith("_interval")][:2]
+    models = [(model, figures, "ours"), *((n, r["figures"], "compared") for n, r in others)]
+    lines = [replace(_lines_of_model(f, name, kind)[0], name=name) for name, f, kind in models]
+    return [
+        replace(line, cells={n: line.cells[n] for n in names if n in line.cells})
+        for line in [*lines, *_chance(figures)]
+    ]
+
+
 def headline(result: Mapping[str, Any]) -> dict[str, float]:
     """The few figures of a benchmark that are most asked for, by name."""
     figures = result["figures"]
@@ -101,14 +119,39 @@ def format_results(results: Mapping[str, Any], others: Mapping[str, Others]) -> 
         for name, result in results["benchmarks"].items()
     ]
     left_out = [f"{name}: left out, as {why}" for name, why in results["left_out"].items()]
-    return "\n\n".join("\n".join(lines) for lines in [*tables, left_out] if lines)
+    intervals = dict.fromkeys(
+        f"in parentheses: {result['figures']['intervals']}"
+        for result in results["benchmarks"].values()
+        if "intervals" in result["figures"]
+    )
+    parts = [*tables, left_out, list(intervals)]
+    return "\n\n".join("\n".join(lines) for lines in parts if lines)
 
 
 def _lines(result: Mapping[str, Any], model: str, others: Others) -> list[str]:
     lines = lines_of(result, model, others)
     caveat = [f"published figures: {result['caveat']}"] if result["caveat"] else []
     is_published = any(line.kind == "published" for line in lines)
-    return [*title_lines(result), *_table(lines), *(caveat if is_published else [])]
+    return [
+        *title_lines(result),
+        *_table(lines),
+        *_extreme_classes(result["figures"]),
+        *(caveat if is_published else []),
+    ]
+
+
+def _extreme_classes(figures: Mapping[str, Any]) -> list[str]:
+    """Of many classes those that are told apart best and worst; the page has all."""
+    if "iou_by_class" not in figures:
+        return []
+    by_iou = sorted(figures["iou_by_class"], key=lambda pair: -pair[1])
+    num_shown = min(_NUM_CLASSES, len(by_iou) // 2)
+    told = {"best": by_iou[:num_shown], "worst": by_iou[len(by_iou) - num_shown :]}
+    return [
+        f"  iou_by_class, {which}: " + ", ".join(f"{name} {_number(iou)}" for name, iou in pairs)
+        for which, pairs in told.items()
+        if pairs
+    ]
 
 
 def title_lines(result: Mapping[str, Any]) -> list[str]:
@@ -160,6 +203,7 @@ def _recalls(both: Mapping[str, Any], with_intervals: bool) -> dict[str, str]:
                 low, high = both[way]["r1_interval"]
                 cell += f" ({100 * low:.1f}-{100 * high:.1f})"
             cells[f"{short} {name}"] = cell
+        cells[f"{short} median"] = f"{both[way]['median_rank']:.1f}"
     return cells
 
 

@@ -74,7 +74,7 @@ def test_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     root = write_goal_joint(tmp_path / "dci")
     run = write_run(tmp_path / "run")
     main(["benchmark=dci", "variant=joint", f"root={root}", f"checkpoint={run}"])
-    result = json.loads((run / "results.json").read_text())["benchmarks"]["dci"]
+    result = json.loads((run / "results.json").read_text())["benchmarks"]["dci:joint"]
     figures = result["figures"]
     assert result["published"] == {} and result["coverage"]["share"] == 1
     assert 0 < figures["text_to_image_map10"] <= 1

@@ -12,7 +12,9 @@ import pytest
 from pretrain.evaluate import main
 from pretrain.evaluate.benchmarks import docci
 from pretrain.evaluate.benchmarks.base import RetrievalSet
+from pretrain.evaluate.benchmarks.choosing import choose
 from pretrain.evaluate.benchmarks.registry import BENCHMARKS, Benchmark
+from pretrain.evaluate.config import read_arguments
 from pretrain.evaluate.encoders import Encoders, NoMapsError
 from recaption.common.config import ConfigError, UserError
 from recaption.common.files import sha256_file
@@ -58,11 +60,12 @@ def test_all_benchmarks_of_a_config_by_the_command(
     assert done.returncode == 0, done.stderr
     printed = json.loads(done.stdout.splitlines()[-1])
     results = json.loads((tmp_path / "results.json").read_text())
-    assert set(printed["benchmarks"]) == set(results["benchmarks"]) == set(roots)
+    keys = {"docci", "urban1k", "coco:first5"}
+    assert set(printed["benchmarks"]) == set(results["benchmarks"]) == keys
     assert "COCO first5: 0.06% of it, not to be compared" in done.stdout
     assert re.search(r"caft/step-00000007, blended +\d+\.\d \(\d+\.\d-\d+\.\d\)", done.stdout)
 
-    coco = results["benchmarks"]["coco"]
+    coco = results["benchmarks"]["coco:first5"]
     assert coco["variant"] == "first5"
     assert (coco["figures"]["num_images"], coco["figures"]["num_texts"]) == (3, 15)
     assert coco["coverage"]["share"] == 3 / 5000
@@ -89,7 +92,7 @@ def test_all_benchmarks_of_a_config_by_the_command(
     assert page.count('alt="map of: It has a colour"') >= 3
     sources = re.findall(r'(?:src|href)="([^"]*)"', page)
     assert len(sources) > 20
-    assert all(source.startswith("data:image/") for source in sources)
+    assert all(source.startswith(("data:image/", "#")) for source in sources)
 
 
 def test_a_model_of_open_clip_is_compared_in_the_same_way(
@@ -139,7 +142,7 @@ def test_published_figures_stand_beside_a_whole_set(
     assert f"published figures: {unknown}" in printed
     page = (tmp_path / "report" / "benchmarks.html").read_text()
     assert "Long-CLIP (400M + 1M)" in page
-    assert f"in the units of the first line; {unknown}." in page
+    assert f"in the units of ours; {unknown}." in page
 
 
 @pytest.mark.parametrize(
@@ -149,6 +152,8 @@ def test_published_figures_stand_beside_a_whole_set(
         (["benchmark=docci"], "needs root=FOLDER"),
         (["benchmark=docci", "root=/nowhere"], "root=/nowhere is no folder"),
         (["benchmark=docci", "root=/nowhere", "variant=1999"], "has no variant '1999'"),
+        (["benchmark=docci", "root=/nowhere", "variant=[test,1999]"], "has no variant '1999'"),
+        (["benchmark=iiw", "root=/nowhere", "variant=1999"], "'1999', nor any other"),
         (["benchmark=all"], "give some"),
         (["benchmark=all", "roots={dokki: x}"], "did you mean docci"),
         (["benchmark=docci,coco", "root=x"], "root is for one benchmark"),
@@ -167,6 +172,31 @@ def test_mistakes_are_told_in_one_line(arguments: list[str], message: str, run: 
         main([f"checkpoint={run}", *arguments])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_help_names_benchmarks_and_variants(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    assert re.search(r"\n  dci +7805, 1999, joint\n", told)
+    assert all(f"\n  {name}" in told for name in BENCHMARKS)
+
+
+@pytest.mark.parametrize("wanted", ["testA,testA", "[testA]", "every", "all"])
+def test_several_variants_may_be_wanted(wanted: str) -> None:
+    given = ["benchmark=refcoco", "root=x", "checkpoint=y", f"variant={wanted}"]
+    chosen = [one.key for one in choose(read_arguments(given))]
+    some = ["refcoco:testA"] if "testA" in wanted else ["refcoco", "refcoco:testA", "refcoco:testB"]
+    assert chosen == some
+
+
+def test_all_is_a_variant_where_it_is_called_so() -> None:
+    given = ["benchmark=all", "roots={coco: x, dci: y}", "checkpoint=z"]
+    variants = "variants={coco: all, dci: [1999, joint]}"
+    chosen = [one.key for one in choose(read_arguments([*given, variants]))]
+    assert chosen == ["dci:1999", "dci:joint", "coco"]
+    chosen = [one.key for one in choose(read_arguments([*given, "variants={coco: every}"]))]
+    assert chosen == ["dci", "coco", "coco:first5"]
 
 
 def test_keys_of_canopy_say_nothing_to_open_clip(roots: dict[str, Path], tmp_path: Path) -> None:
@@ -213,7 +243,7 @@ def test_what_a_model_cannot_answer_is_left_out_and_named(
     arguments = [f"checkpoint={run}", f"output={tmp_path}", "allow_missing=true", "num_pictures=1"]
     main(["benchmark=all", given, *arguments])
     told = capsys.readouterr()
-    assert "warning: Maps is left out: caft/step-00000007 makes no maps" in told.err
+    assert "warning: Maps test is left out: caft/step-00000007 makes no maps" in told.err
     why = "caft/step-00000007 makes no maps of sentences"
     assert f"maps: left out, as {why}" in told.out
     page = (tmp_path / "report" / "benchmarks.html").read_text()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pretrain.evaluate.benchmarks.base import LayoutError
-from pretrain.evaluate.benchmarks.command import describe
+from pretrain.evaluate.benchmarks.described import describe
 from pretrain.evaluate.benchmarks.registry import BENCHMARKS
 from recaption.common.files import sha256_file
 from tests.pretrain.evaluate.benchmarks.layouts import (

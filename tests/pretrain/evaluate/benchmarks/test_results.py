@@ -1,15 +1,27 @@
 """results.json over several commands: what is added, kept, and moved aside."""
 
 import json
+from dataclasses import replace
+from importlib.metadata import version
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pretrain.evaluate import main
 from pretrain.evaluate.benchmarks import command
-from recaption.common.config import UserError
+from pretrain.evaluate.benchmarks.base import Options
+from pretrain.evaluate.benchmarks.cifar import read_cifar100
+from pretrain.evaluate.benchmarks.compared import Compared, alike, named_apart
+from pretrain.evaluate.benchmarks.described import describe
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+from pretrain.evaluate.benchmarks.results import Results
+from pretrain.evaluate.config import EvaluateConfig
+from recaption.common.config import UserError, read_config
 from tests.pretrain.evaluate.benchmarks.layouts import write_docci, write_urban1k
+from tests.pretrain.evaluate.benchmarks.vision_layouts import write_cifar100
 from tests.pretrain.trainruns import TINY
 from tests.pretrain.untrained import TINY_CLIP, write_run
 
@@ -22,6 +34,13 @@ def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     write_docci(tmp_path / "docci")
     write_urban1k(tmp_path / "urban1k")
     return ["allow_missing=true", f"output={tmp_path}", "report=false"]
+
+
+def entry(name: str) -> dict[str, Any]:
+    """A result as a table needs it."""
+    coverage = {"num_expected": 1, "num_samples": 1, "num_missing": 0, "share": 1.0, "notes": {}}
+    told = {"title": name, "variant": "", "coverage": coverage, "published": {}, "caveat": ""}
+    return told | {"figures": {"top1": 0.5}}
 
 
 def results(folder: Path) -> dict[str, Any]:
@@ -39,6 +58,115 @@ def test_benchmarks_one_by_one_stand_in_one_file(
     assert "kept" not in capsys.readouterr().out
 
 
+def test_variants_stand_beside_each_other(arguments: list[str], tmp_path: Path) -> None:
+    """One after the other, or several at once; the usual one under the benchmark's name."""
+    run = write_run(tmp_path / "run", TINY)
+    given = ["benchmark=docci", f"root={tmp_path / 'docci'}", f"checkpoint={run}", *arguments]
+    main([*given, "variant=test"])
+    usual = results(tmp_path)["benchmarks"]["docci"]
+    main([*given, "variant=test+qual_test"])
+    both = results(tmp_path)["benchmarks"]
+    assert both["docci"] == usual
+    assert both["docci:test+qual_test"]["figures"]["num_images"] == 4
+    for wanted in ("variant=every", "variants={docci: [test+qual_test, test]}"):
+        (tmp_path / "results.json").unlink()
+        main([*given, wanted])
+        assert list(results(tmp_path)["benchmarks"]) == ["docci", "docci:test+qual_test"]
+
+
+def test_results_of_one_variant_a_benchmark_are_read(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As they were written before: under the benchmark's name, whatever the variant."""
+    run = write_run(tmp_path / "run", TINY)
+    given = ["benchmark=docci", f"root={tmp_path / 'docci'}", f"checkpoint={run}", *arguments]
+    main([*given, "variant=test+qual_test"])
+    tree = results(tmp_path)
+    tree["benchmarks"] = {"docci": tree["benchmarks"]["docci:test+qual_test"]}
+    (tmp_path / "results.json").write_text(json.dumps(tree))
+    capsys.readouterr()
+    main([*given, "variant=every", f"compare=[{tmp_path}]"])
+    told = capsys.readouterr()
+    assert "DOCCI test+qual_test was evaluated before" in told.out
+    assert "not compared" not in told.err
+    assert set(results(tmp_path)["benchmarks"]) == {"docci", "docci:test+qual_test"}
+
+
+def test_commands_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    """Each knows the file as it was at its start."""
+    header = {"model": {"name": "tiny"}, "code": CODE}
+    one, two = Results(tmp_path, header), Results(tmp_path, header)
+    one.put("docci", entry("docci"))
+    two.put("urban1k", entry("urban1k"))
+    assert one.has("urban1k", {"variant": ""})
+    one.leave_out("refcoco", "it makes no maps")
+    assert set(results(tmp_path)["benchmarks"]) == {"docci", "urban1k"}
+    assert set(results(tmp_path)["left_out"]) == {"refcoco"}
+
+
+def _put_many(folder: Path, keys: list[str], all_there: Any) -> None:
+    mine = Results(folder, {"model": {"name": "tiny"}, "code": CODE})
+    for key in keys:
+        all_there.wait()
+        mine.put(key, entry(key))
+
+
+def test_processes_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    shares = [[f"{letter}{number}" for number in range(8)] for letter in "abc"]
+    context = get_context("fork")
+    all_there = context.Barrier(len(shares), timeout=60)
+    started = [
+        context.Process(target=_put_many, args=(tmp_path, keys, all_there)) for keys in shares
+    ]
+    for process in started:
+        process.start()
+    for process in started:
+        process.join(60)
+    assert set(results(tmp_path)["benchmarks"]) == {key for keys in shares for key in keys}
+
+
+def test_the_page_has_pictures_of_earlier_commands(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", TINY)
+    given = [f"checkpoint={run}", *arguments, "report=true"]
+    for name in ("docci", "urban1k"):
+        main([f"benchmark={name}", f"root={tmp_path / name}", *given])
+    page = tmp_path / "report" / "benchmarks.html"
+    assert page.read_text().count("Where a sentence looks") == 2
+    kept = read_config(EvaluateConfig, tmp_path / "benchmarks.yaml")
+    assert kept.roots == {name: str(tmp_path / name) for name in ("docci", "urban1k")}
+    (tmp_path / "docci" / "annotations" / "docci_descriptions.jsonlines").write_text("{}\n")
+    capsys.readouterr()
+    main(["benchmark=urban1k", f"root={tmp_path / 'urban1k'}", *given])
+    assert "warning: no pictures of DOCCI test on the page" in capsys.readouterr().err
+    assert page.read_text().count("Where a sentence looks") == 1
+
+
+def test_what_is_remembered_makes_all_again(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = write_run(tmp_path / "run", TINY)
+    given = [f"checkpoint={run}", *arguments]
+    main(["benchmark=docci", f"root={tmp_path / 'docci'}", "variant=every", *given])
+    main(["benchmark=urban1k", f"root={tmp_path / 'urban1k'}", *given])
+    capsys.readouterr()
+    main([str(tmp_path / "benchmarks.yaml")])
+    assert capsys.readouterr().out.count("was evaluated before") == 3
+
+
+def test_two_models_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
+    headers = [{"model": {"name": name}, "code": CODE} for name in ("a", "b")]
+    a, b = (Results(tmp_path, header) for header in headers)
+    a.put("docci", entry("docci"))
+    b.put("docci", entry("docci"))
+    a.put("urban1k", entry("urban1k"))
+    assert set(results(tmp_path)["benchmarks"]) == {"docci", "urban1k"}
+    assert a.moved == [tmp_path / "results-2.json"] and b.moved == [tmp_path / "results-1.json"]
+    moved = [json.loads(path.read_text())["model"]["name"] for path in (*b.moved, *a.moved)]
+    assert moved == ["a", "b"]
+
+
 def test_what_is_done_is_not_done_again_unless_its_files_changed(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -51,7 +179,7 @@ def test_what_is_done_is_not_done_again_unless_its_files_changed(
     capsys.readouterr()
     main(["benchmark=all", roots, f"checkpoint={run}", *arguments])
     printed = capsys.readouterr().out
-    assert "DOCCI was evaluated before" in printed and "Urban1k was evaluated" not in printed
+    assert "DOCCI test was evaluated before" in printed and "Urban1k was evaluated" not in printed
     again = results(tmp_path)
     assert again["benchmarks"]["docci"] == first["benchmarks"]["docci"]
     assert again["benchmarks"]["urban1k"]["inputs"] != first["benchmarks"]["urban1k"]["inputs"]
@@ -124,11 +252,55 @@ def test_other_models_stand_beside(
     assert page.count("<td>caft, blended</td>") == 1
 
 
+@pytest.mark.parametrize("other", ["protocol", "templates"])
+def test_figures_by_other_prompts_or_another_protocol_do_not_compare(
+    other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = read_cifar100(write_cifar100(tmp_path), Options(allow_missing=True))
+    ours = describe(BENCHMARKS["cifar100"], "test", data)
+    theirs = describe(BENCHMARKS["cifar100"], "test", replace(data, templates=["a {}."]))
+    if other == "protocol":
+        theirs = ours | {"protocol": "with other prompts"}
+    assert ours["inputs"]["classes"]["number"] == 2
+    compared = [Compared("same", {"cifar100": ours}), Compared("other", {"cifar100": theirs})]
+    assert [name for name, _ in alike("cifar100", ours, compared)] == ["same"]
+    assert "cifar100 of other is not compared" in capsys.readouterr().err
+
+
+def test_the_class_of_each_image_is_an_input(tmp_path: Path) -> None:
+    """ImageNet's comes from a library's list of ids: no file of the root tells it."""
+    data = read_cifar100(write_cifar100(tmp_path), Options(allow_missing=True))
+    inputs = [
+        describe(BENCHMARKS["imagenet"], "val", replace(data, labels=[label]))["inputs"]
+        for label in (0, 1)
+    ]
+    assert inputs[0] != inputs[1]
+
+
+def test_two_models_of_one_name_have_columns_of_their_own() -> None:
+    named = named_apart("tiny", [Compared("tiny", {}), Compared("tiny", {}), Compared("b", {})])
+    assert [other.model for other in named] == ["tiny (2)", "tiny (3)", "b"]
+
+
+def test_what_it_was_computed_with_is_told(arguments: list[str], tmp_path: Path) -> None:
+    run = write_run(tmp_path / "run", TINY)
+    main(["benchmark=docci", f"root={tmp_path / 'docci'}", f"checkpoint={run}", *arguments])
+    tree = results(tmp_path)
+    assert tree["libraries"]["pillow"] == version("pillow")
+    machine = tree["benchmarks"]["docci"]["machine"]
+    assert (machine["num_ranks"], machine["num_threads"]) == (1, torch.get_num_threads())
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
         (None, "is there; `evaluate benchmark=` writes it"),
         ("{}", "holds no results"),
+        ("3", "holds no results"),
+        (json.dumps({"model": {"name": "a"}, "benchmarks": []}), "holds no results"),
+        (json.dumps({"model": {"name": "a"}, "benchmarks": {"docci": 3}}), "holds no results"),
+        (json.dumps({"model": {"name": "a"}, "benchmarks": {"docci": {}}}), "holds no results"),
+        (json.dumps({"model": 3, "benchmarks": {}}), "holds no results"),
         ("{", "other.json"),
     ],
 )

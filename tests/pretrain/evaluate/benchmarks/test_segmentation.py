@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 
 from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Options, Picture
-from pretrain.evaluate.benchmarks.command import describe
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
+from pretrain.evaluate.benchmarks.described import describe
 from pretrain.evaluate.benchmarks.registry import BENCHMARKS
 from pretrain.evaluate.benchmarks.segmentation import read_ade20k, read_voc20, voc_classes
 from pretrain.evaluate.segmentation import (
