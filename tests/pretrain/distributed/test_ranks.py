@@ -10,8 +10,8 @@ import pytest
 
 from pretrain.distributed.ranks import RanksConfig, joined_ranks
 from recaption.common.config import ConfigError
+from tests.daemons import free_ports
 from tests.places import CHECKOUT
-
 
 TIMEOUT = 3.0
 
@@ -36,7 +36,7 @@ def hang_on_rank_1(folder: Path) -> None:
 
 def test_a_rank_gives_up_on_one_that_hangs(tmp_path: Path) -> None:
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    common["MASTER_PORT"] = str(20000 + os.getpid() % 10000)
+    common["MASTER_PORT"] = str(free_ports(1)[0])
     ranks = [
         subprocess.Popen(
             [sys.executable, "-m", "tests.pretrain.distributed.test_ranks", str(tmp_path)],
