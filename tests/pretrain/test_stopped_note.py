@@ -1,4 +1,4 @@
-"""That a stop was saved is noted before any rank ends: the first to end takes the others with it."""
+"""A saved stop is noted before any rank ends: the first to end takes the others with it."""
 
 import os
 import subprocess

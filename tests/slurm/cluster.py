@@ -47,6 +47,8 @@ PartitionName=urgent Nodes=n[1-2] State=UP PriorityTier=2
 """
 
 
+#: Of a node, so that no node takes all of a test's workers.
+CPUS = 2
 #: Numbers of jobs for each cluster of this machine; their ports repeat after 750.
 NUM_JOBS = 250
 
@@ -83,17 +85,17 @@ class Cluster:
         assert process.returncode == 0, process.stderr
         return process.stdout.strip()
 
+    def state(self, job: str) -> str:
+        shown = self.run("scontrol", "show", "job", job, "--oneliner").split()
+        fields = dict(field.split("=", 1) for field in shown if "=" in field)
+        return fields["JobState"]
+
     def wait(self, job: str, timeout: float = 300.0) -> str:
         """The state in which a job ended."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            fields = dict(
-                field.split("=", 1)
-                for field in self.run("scontrol", "show", "job", job, "--oneliner").split()
-                if "=" in field
-            )
-            if fields["JobState"] not in UNFINISHED:
-                return fields["JobState"]
+            if (state := self.state(job)) not in UNFINISHED:
+                return state
             time.sleep(0.5)
         raise TimeoutError(f"job {job} still runs after {timeout:.0f} s: {self.log()}")
 
@@ -126,7 +128,7 @@ def running_cluster(folder: Path) -> Iterator[Cluster]:
             folder=folder,
             host=socket.gethostname(),
             ports=free_ports(3),
-            cpus=os.cpu_count(),
+            cpus=min(os.cpu_count() or 1, CPUS),
             first_job=first_job(),
         )
     )
