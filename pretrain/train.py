@@ -60,6 +60,7 @@ def main(argv: list[str]) -> int:
             print_json(argv, rows[-1] if rows else {})
             if not is_finished:
                 note_that_it_stopped()
+        ranks.barrier()  # not before that is done: srun ends the others with the first that ends
     return 0 if is_finished or not is_slurm_step() else EXIT_UNFINISHED
 
 

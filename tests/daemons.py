@@ -1,9 +1,12 @@
 """Servers that a test starts and ends."""
 
+import contextlib
+import os
+import random
 import socket
 import subprocess
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +28,18 @@ def running(command: list[str], log: Path, **options: Any) -> Iterator["subproce
 
 
 def free_ports(number: int) -> list[int]:
-    """Ports of loopback that nobody holds at this moment, all different."""
-    with ExitStack() as sockets:
-        bound = [sockets.enter_context(socket.socket()) for _ in range(number)]
-        for free in bound:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in bound]
+    """Ports of loopback that nobody holds, all different.
+
+    They may be bound long after: the system gives none of these to clients, nor for port 0, and
+    each of pytest's processes draws from its own.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+    first = 10_000 + 1_000 * (worker % 10)
+    free: list[int] = []
+    for port in random.sample(range(first, first + 1_000), 1_000):
+        with contextlib.suppress(OSError), socket.socket() as tried:
+            tried.bind(("127.0.0.1", port))
+            free.append(port)
+            if len(free) == number:
+                return free
+    raise OSError(f"no {number} free ports from {first} on")

@@ -9,6 +9,7 @@ samples of every step must be those of the uninterrupted run, and weights, momen
 mean of the weights equal to the last bit.
 """
 
+import contextlib
 import os
 import random
 import signal
@@ -188,14 +189,21 @@ class Attempt:
         if not self._wait_for_first_step():
             return False
         last_step = self.last_step + num_steps
-        while (found := self.phase) != phase and self.last_step < last_step:
+        while self.last_step < last_step:
             if self._process.poll() is not None:
                 self.wait()
                 return False
-            if found is None:  # else not a moment: closing takes less than a millisecond
+            found = self.phase
+            if found == phase:
+                if phase == "writing":
+                    time.sleep(seconds_into_writing)
+                self._signal_ranks(signal.SIGSTOP)
+                if self.phase == phase:
+                    break
+                self._signal_ranks(signal.SIGCONT)  # it was over before: the next one
+                seconds_into_writing /= 2
+            elif found is None:  # else not a moment: closing takes less than a millisecond
                 time.sleep(0.0005)
-        if phase == "writing":
-            time.sleep(seconds_into_writing)
         self._kill()
         return True
 
@@ -232,13 +240,17 @@ class Attempt:
 
     def _kill(self) -> None:
         # Stopped at once: to find all their children takes longer than some phases do.
-        for rank in self._ranks:
-            os.kill(rank, signal.SIGSTOP)
+        self._signal_ranks(signal.SIGSTOP)
         launcher = psutil.Process(self._process.pid)
         for member in [*launcher.children(recursive=True), launcher]:
             member.kill()
         self._process.wait()
         self._reader.join()
+
+    def _signal_ranks(self, number: signal.Signals) -> None:
+        for rank in self._ranks:
+            with contextlib.suppress(ProcessLookupError):  # it was at its end
+                os.kill(rank, number)
 
     def _read(self) -> None:
         assert self._process.stdout is not None

@@ -27,13 +27,14 @@ _YOUNGEST_SECONDS = 1.0
 def remove_leftovers(shared_memory: Path = Path("/dev/shm")) -> list[str]:
     """Unlinks this user's segments that no process has mapped; returns their names."""
     removed = []
+    looked = time.time()  # what is made from here on may be missing in the maps read below
     mapped = _mapped_files()
     for path in sorted(shared_memory.iterdir()) if shared_memory.is_dir() else []:
         if not _NAMES.fullmatch(path.name):
             continue
         try:
             status = path.lstat()
-            age = time.time() - status.st_ctime
+            age = looked - status.st_ctime
             is_live = (status.st_dev, status.st_ino) in mapped or age < _YOUNGEST_SECONDS
             if status.st_uid == os.geteuid() and not is_live:
                 path.unlink()

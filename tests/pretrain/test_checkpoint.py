@@ -4,9 +4,9 @@ import errno
 import shutil
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -116,12 +116,16 @@ def test_a_checkpoint_that_takes_too_long_is_told_once(
 ) -> None:
     """Not all of it is the disk's: gathering counts, too."""
     saver, shards = saver_of(tmp_path, slow_save=0.5)
+    seconds = 0.0
+    clock = SimpleNamespace(monotonic=lambda: seconds)  # the disk may have other work
+    monkeypatch.setattr("pretrain.saving.time", clock)
     save(saver, 1)
     saver.wait()
     assert "warning" not in capsys.readouterr().out
 
     def gathered_slowly() -> Iterator[tuple[str, torch.Tensor]]:
-        time.sleep(0.6)
+        nonlocal seconds
+        seconds += 0.6
         yield "weight", shards.weight
 
     monkeypatch.setattr(shards, "weights", gathered_slowly)

@@ -1,5 +1,6 @@
 """The real command on real ranks: it learns, resumes bit by bit, and stops when asked."""
 
+import contextlib
 import json
 import math
 import shutil
@@ -84,7 +85,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(config: Path, whole_run: Path
 
 def poisoned(*steps: int) -> dict[str, str]:
     """An environment in which the images of these steps hold a NaN."""
-    folder = Path(__file__).parent / "poisoned"
+    folder = Path(__file__).parent / "disturbed"
     return {"POISONED_STEPS": ",".join(map(str, steps)), "PYTHONPATH": str(folder)}
 
 
@@ -136,7 +137,8 @@ def test_a_stop_leaves_a_checkpoint_of_the_last_step(
             job = psutil.Process(process.pid)
             members = job.children(recursive=True)
             for member in [*(members if to_all else []), job]:
-                member.send_signal(number)
+                with contextlib.suppress(psutil.NoSuchProcess):  # the first took it with it
+                    member.send_signal(number)
             break
     output, _ = process.communicate(timeout=120)
     assert len(members) >= 4  # ranks and their loader workers

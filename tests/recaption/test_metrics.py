@@ -23,6 +23,7 @@ from recaption.config import RunConfig
 from recaption.metrics import MetricsConfig, RunMetrics
 from recaption.runner import run
 from recaption.table import CaptionRow
+from tests.daemons import free_ports
 from tests.recaption.shard_files import picture, sample, to_bytes, write_tar
 
 Values = dict[str, float]
@@ -57,9 +58,7 @@ def running(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
         members = [m for key in keys for m in ((f"{key}.jpg", data), (f"{key}.json", text))]
         members += [("corrupt.jpg", b"\xff\xd8"), *sample("hm", 1, ["Hm"])]
         write_tar(tmp_path / f"in/s{number}.tar", members)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     arguments = [f"input={tmp_path}/in", f"output={tmp_path}/out", "num_decode_processes=1"]
     metrics = [f"port={port}", f"textfile={tmp_path}/{{worker}}.prom", "worker=7", "every=0.1"]
     process = subprocess.Popen(
@@ -89,8 +88,7 @@ def test_a_running_worker_tells_where_it_stands(
     assert values["shards"] == 4 and 1 <= values["shards_left"] <= 3
     assert values["images_total"] >= 32
     assert values["rows_total/ok"] >= 30
-    assert values["rows_total/failed"] == values["failures_total/corrupt-image"] >= 1
-    assert values["rows_total/rejected"] == values["rejects_total/too-short"] >= 1
+    assert values["rows_total/failed"] >= 1 and values["rows_total/rejected"] >= 1
     assert values["claims_taken_total"] >= 1 and values["claims_held"] in (0, 1, 2)
     assert values["claims_taken_over_total"] == values["claims_lost_total"] == 0
     assert 0 < values["table_seconds_sum"] / values["table_seconds_count"] < 60
@@ -108,6 +106,9 @@ def test_a_running_worker_tells_where_it_stands(
     assert process.returncode == 130, errors
     in_file = read((tmp_path / "7.prom").read_text())
     assert in_file["running"] == 0 and in_file["claims_held"] == 0
+    # Not in a scrape, which may come between the two counts of a row.
+    assert in_file["rows_total/failed"] == in_file["failures_total/corrupt-image"] >= 1
+    assert in_file["rows_total/rejected"] == in_file["rejects_total/too-short"] >= 1
     assert scrape(port) == {}
 
 

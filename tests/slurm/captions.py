@@ -15,9 +15,10 @@ from tests.slurm.cluster import Cluster
 
 NUM_SHARDS, NUM_IMAGES = 8, 20
 ENVIRONMENT = {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
-#: Of a cluster of this machine's size; a sign of life a second, so that nobody is waited for long.
+#: Of a cluster of this machine's size; signs of life so often that who has nothing left sees
+#: one of each other worker before that is done, too.
 OPTIONS = ("--gpus-per-node=0", "--cpus-per-task=1", "--mem-per-cpu=200M")
-CLAIMS = ("claims.heartbeat=1", "claims.stale_after=6")
+CLAIMS = ("claims.heartbeat=0.3", "claims.stale_after=6")
 
 
 def write_slow_shards(folder: Path) -> Path:

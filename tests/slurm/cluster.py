@@ -35,6 +35,7 @@ TaskPlugin=task/none
 MpiDefault=none
 ReturnToService=2
 MessageTimeout=90
+FirstJobId={first_job}
 SelectType=select/cons_tres
 SchedulerParameters=sched_interval=1,bf_interval=1
 PreemptType=preempt/partition_prio
@@ -44,6 +45,12 @@ NodeName=n2 NodeHostname={host} NodeAddr=127.0.0.1 Port={ports[2]} CPUs={cpus} R
 PartitionName=main Nodes=n[1-2] Default=YES State=UP PriorityTier=1
 PartitionName=urgent Nodes=n[1-2] State=UP PriorityTier=2
 """
+
+
+#: Of a node, so that no node takes all of a test's workers.
+CPUS = 2
+#: Numbers of jobs for each cluster of this machine; their ports repeat after 750.
+NUM_JOBS = 250
 
 
 def why_no_cluster() -> str | None:
@@ -78,17 +85,17 @@ class Cluster:
         assert process.returncode == 0, process.stderr
         return process.stdout.strip()
 
+    def state(self, job: str) -> str:
+        shown = self.run("scontrol", "show", "job", job, "--oneliner").split()
+        fields = dict(field.split("=", 1) for field in shown if "=" in field)
+        return fields["JobState"]
+
     def wait(self, job: str, timeout: float = 300.0) -> str:
         """The state in which a job ended."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
-            fields = dict(
-                field.split("=", 1)
-                for field in self.run("scontrol", "show", "job", job, "--oneliner").split()
-                if "=" in field
-            )
-            if fields["JobState"] not in UNFINISHED:
-                return fields["JobState"]
+            if (state := self.state(job)) not in UNFINISHED:
+                return state
             time.sleep(0.5)
         raise TimeoutError(f"job {job} still runs after {timeout:.0f} s: {self.log()}")
 
@@ -103,13 +110,26 @@ class Cluster:
         return "\n".join(path.read_text()[-2000:] for path in self.folder.glob("*.log"))
 
 
+def first_job() -> int:
+    """Where a cluster begins to number its jobs, apart from those of pytest's other processes.
+
+    They share /tmp and the ports: a job would remove the folder of another of the same number.
+    """
+    number = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
+    return 1 + NUM_JOBS * int(number)
+
+
 @contextmanager
 def running_cluster(folder: Path) -> Iterator[Cluster]:
     """Brings the daemons up in ``folder`` and takes them down again."""
     config = folder / "slurm.conf"
     config.write_text(
         CONFIG.format(
-            folder=folder, host=socket.gethostname(), ports=free_ports(3), cpus=os.cpu_count()
+            folder=folder,
+            host=socket.gethostname(),
+            ports=free_ports(3),
+            cpus=min(os.cpu_count() or 1, CPUS),
+            first_job=first_job(),
         )
     )
     (folder / "state").mkdir()

@@ -11,11 +11,16 @@ from safetensors.torch import load_file
 
 from pretrain.metrics import read_metrics
 from tests.places import CHECKOUT
-from tests.slurm.cluster import Cluster
+from tests.slurm.cluster import UNFINISHED, Cluster
 
 LAST_STEP = 30
 #: Where a run is interrupted: behind its first checkpoint, and before its second.
 STEP_OF_INTERRUPTION = 14
+#: Makes the steps from there on slow in a job's first attempt: no interruption comes too late.
+SLOW = {
+    "SLOW_FROM_STEP": str(STEP_OF_INTERRUPTION),
+    "PYTHONPATH": str(CHECKOUT / "tests/pretrain/disturbed"),
+}
 ENVIRONMENT = {
     "PYTHON": sys.executable,
     "MASTER_ADDR": "127.0.0.1",  # the nodes' names are known to Slurm only
@@ -37,9 +42,10 @@ def submit(
 
 
 def wait_for_step(cluster: Cluster, job: str, run: Path, step: int) -> None:
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not any(row["step"] >= step for row in read_metrics(run / "metrics.jsonl")):
         assert time.monotonic() < deadline, cluster.job_log(job)
+        assert cluster.state(job) in UNFINISHED, cluster.job_log(job)
         time.sleep(0.1)
 
 

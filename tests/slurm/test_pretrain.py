@@ -4,6 +4,7 @@ Whatever happens in between, the weights are those of a run that nothing happene
 """
 
 import json
+import re
 import signal
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from pretrain.metrics import read_metrics
 from tests.slurm.cluster import Cluster
 from tests.slurm.jobs import (
     LAST_STEP,
+    SLOW,
     STEP_OF_INTERRUPTION,
     assert_same_weights,
     rank_process,
@@ -40,12 +42,12 @@ def test_a_signal_ahead_of_the_time_limit_sends_the_job_back(
     cluster: Cluster, config: Path, whole_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    job = submit(cluster, config, run)
+    job = submit(cluster, config, run, **SLOW)
     wait_for_step(cluster, job, run, STEP_OF_INTERRUPTION)
     cluster.run("scancel", "--signal=USR1", job)
     assert cluster.wait(job) == "COMPLETED", cluster.job_log(job)
     log = cluster.job_log(job)
-    assert "stopped by SIGUSR1" in log
+    assert "stopped by SIGUSR1" in log or "stopped by another rank" in log
     assert "crash" not in log  # the first rank to end takes the other with it
     assert "the job goes back to the queue" in log
     assert f"attempt 2 of job {job}" in log
@@ -57,7 +59,7 @@ def test_a_preempted_job_goes_on_after_the_urgent_one(
     cluster: Cluster, config: Path, whole_run: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "run"
-    job = submit(cluster, config, run)
+    job = submit(cluster, config, run, **SLOW)
     wait_for_step(cluster, job, run, STEP_OF_INTERRUPTION)
     urgent = cluster.run(
         *("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive"),
@@ -75,8 +77,9 @@ def test_a_preempted_job_goes_on_after_the_urgent_one(
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        (signal.SIGKILL, "Connection"),  # gloo's: the system resets it at once
-        (signal.SIGSTOP, "no sign of life for 8 s (ranks.heartbeat_timeout) of rank 1 on n2"),
+        # Gloo's, as the system resets it at once; or srun is as quick, and ends the other rank.
+        (signal.SIGKILL, "Connection|task 1: Killed"),
+        (signal.SIGSTOP, r"no sign of life for 8 s \(ranks.heartbeat_timeout\) of rank 1 on n2"),
     ],
 )
 def test_a_lost_rank_takes_the_attempt_down_and_the_job_goes_on(
@@ -88,7 +91,8 @@ def test_a_lost_rank_takes_the_attempt_down_and_the_job_goes_on(
     tmp_path: Path,
 ) -> None:
     run = tmp_path / "run"
-    job = submit(cluster, config, run, "ranks.heartbeat_timeout=8")
+    options = ("ranks.heartbeat_timeout=8", "train.save_in_background=false")
+    job = submit(cluster, config, run, *options, **SLOW)
     wait_for_step(cluster, job, run, STEP_OF_INTERRUPTION)
     other, lost = rank_process(job, 0), rank_process(job, 1)
     lost.send_signal(how)
@@ -96,7 +100,7 @@ def test_a_lost_rank_takes_the_attempt_down_and_the_job_goes_on(
     lost.wait(timeout=60)
     assert cluster.wait(job) == "COMPLETED", cluster.job_log(job)
     log = cluster.job_log(job)
-    assert message in log
+    assert re.search(message, log)
     assert "(crash 1 in a row)" in log
     assert f"attempt 2 of job {job}" in log
     assert "resumed after step 12" in log

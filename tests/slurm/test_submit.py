@@ -16,6 +16,7 @@ from tests.slurm.captions import CLAIMS, assert_all_captioned, busy_worker, writ
 from tests.slurm.cluster import Cluster
 from tests.slurm.jobs import (
     ENVIRONMENT,
+    SLOW,
     STEP_OF_INTERRUPTION,
     assert_same_weights,
     wait_for_step,
@@ -31,9 +32,8 @@ def test_a_list_of_runs_is_an_array_and_each_goes_on(
     command += ["cpus_per_rank=1", f"logs={tmp_path / 'logs'}", "--json"]
     for run in runs:
         command += ["--", str(config), f"run={run}"]
-    process = subprocess.run(
-        command, cwd=CHECKOUT, env=cluster.environment | ENVIRONMENT, capture_output=True, text=True
-    )
+    environment = cluster.environment | ENVIRONMENT | SLOW
+    process = subprocess.run(command, cwd=CHECKOUT, env=environment, capture_output=True, text=True)
     assert process.returncode == 0, process.stderr
     jobs = json.loads(process.stdout.splitlines()[-1])["jobs"]
     assert [job.split("_")[1] for job in jobs] == ["0", "1"]

@@ -26,12 +26,13 @@ def run_demo(folder: Path) -> tuple[dict, str]:
         *("num_train=48", "num_test=16"),
         "train=[data.batch_size=8,train.num_steps=4,optim.num_warmup_steps=2]",
     ]
-    result = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=500)
+    result = subprocess.run(command, cwd=CHECKOUT, capture_output=True, text=True, timeout=800)
     assert result.returncode == 0, result.stdout[-3000:] + result.stderr[-3000:]
     return json.loads(result.stdout.splitlines()[-1]), result.stdout
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1800)
 @needs_recaption_environment
 def test_the_whole_river(tmp_path: Path) -> None:
     folder = tmp_path / "demo"

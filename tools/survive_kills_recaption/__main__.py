@@ -43,13 +43,13 @@ from tools.survive_kills_recaption.workers import (
     Array,
     Processes,
     Target,
-    find_targets,
+    suspended_targets,
     worker_command,
 )
 
 KINDS = ("worker", "decoder", "engine", "write")
 #: Kills stop at this share of the work, so that those who come back still find some.
-_LAST_KILL = 0.85
+_LAST_KILL = 0.6
 #: A kill that has found nobody of its kind for this share of the work takes a worker instead.
 _PATIENCE = 0.05
 #: Seconds. Small work is over soon: who looks seldom finds nobody left to kill.
@@ -121,10 +121,15 @@ class Kills:
     def num_left(self) -> int:
         return len(self._plan) + self.writes.num_left
 
-    def kill_if_due(self, num_answered: int) -> None:
+    def kill_if_due(self, witness: Witness) -> None:
+        num_answered = witness.num_answered()
         if not self._plan or num_answered < self._plan[0][0]:
             return
-        targets, (moment, kind) = list(find_targets(self.output)), self._plan[0]
+        with suspended_targets(self.output, witness.workers()) as targets:
+            self._kill_one_of(targets, num_answered)
+
+    def _kill_one_of(self, targets: list[Target], num_answered: int) -> None:
+        moment, kind = self._plan[0]
         is_overdue = num_answered > moment + _PATIENCE * self.num_rows
         if is_overdue or (targets and all(self._is_spared(target, kind) for target in targets)):
             kind = "worker"
@@ -186,7 +191,7 @@ def main(argv: list[str]) -> None:
     with Witness(killed, output / "witness", kills.writes) as witness:
         kind = Array if config.cluster else Processes
         workers = kind([*command, f"output={killed}"], config.num_workers, logs)
-        _run_to_end(workers, config.timeout, lambda: kills.kill_if_due(witness.num_answered()))
+        _run_to_end(workers, config.timeout, lambda: kills.kill_if_due(witness))
     kills.done.update({"write": len(kills.writes.found), "worker": kills.writes.num_too_late})
 
     compared = compare(tars, killed, whole)

@@ -37,8 +37,8 @@ class WriteKills:
     num_too_late: int = 0
 
     def is_next(self, num_written: int) -> bool:
-        # Those at the end are for kills that come too late.
-        tables_left = max(0.75 * self.num_tables - num_written, 1)
+        # The later ones are for kills that come too late.
+        tables_left = max(0.5 * self.num_tables - num_written, 1)
         return self.num_left > 0 and self.rng.random() < self.num_left / tables_left
 
 
@@ -81,6 +81,10 @@ class Witness:
                 content = file.read()
             self._line_counts[name] = (offset + len(content), lines + content.count(b"\n"))
         return sum(lines for _, lines in self._line_counts.values())
+
+    def workers(self) -> set[int]:
+        """The processes that have written journals, most of them ended long ago."""
+        return {int(name.rsplit("-", 2)[1]) for name in list(self._journals)}
 
     def answered_twice(self) -> dict[tuple[str, str, str], int]:
         """Shard, key and prompt of the rows that stand in journals more than once."""
@@ -143,6 +147,12 @@ class Witness:
                 pass
         with contextlib.suppress(psutil.NoSuchProcess):
             writer = psutil.Process(process)
+            writer.suspend()
+            while writer.status() == psutil.STATUS_RUNNING:
+                time.sleep(0.0005)
+            if (self._output / f"{shard}{_MARKER}").exists():
+                writer.resume()  # it was quicker: another table
+                return
             writer.kill()
             self._killed.add(process)
             with contextlib.suppress(psutil.NoSuchProcess):

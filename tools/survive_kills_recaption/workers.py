@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -122,21 +122,40 @@ class Target:
     decoders: list[psutil.Process]
 
 
-def find_targets(output: Path) -> Iterator[Target]:
-    """The workers of an output folder that are there now, wherever they were started."""
-    for process in psutil.process_iter(["cmdline"]):
-        command = process.info["cmdline"] or []
-        if command[1:4] != ["-m", "recaption", "run"] or f"output={output}" not in command:
-            continue
-        target = Target(process, [], [])
-        with contextlib.suppress(psutil.NoSuchProcess):
-            for child in process.children():
-                title = " ".join(child.cmdline())
-                if "EngineCore" in title:
-                    target.engines.append(child)
-                elif "spawn_main" in title:  # a decoder, or an engine that has no title yet
-                    target.decoders.append(child)
-        yield target
+@contextlib.contextmanager
+def suspended_targets(output: Path, processes: Iterable[int]) -> Iterator[list[Target]]:
+    """Those of the processes that are workers of an output folder, suspended within the block.
+
+    To look at all children takes so long that small work could be over meanwhile.
+    """
+    with contextlib.ExitStack() as suspended:
+        workers = []
+        for number in processes:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                worker = psutil.Process(number)
+                command = worker.cmdline()
+                if command[1:4] == ["-m", "recaption", "run"] and f"output={output}" in command:
+                    worker.suspend()
+                    suspended.callback(_resume, worker)
+                    workers.append(worker)
+        yield [_target(worker) for worker in workers]
+
+
+def _resume(worker: psutil.Process) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):  # killed meanwhile
+        worker.resume()
+
+
+def _target(worker: psutil.Process) -> Target:
+    target = Target(worker, [], [])
+    with contextlib.suppress(psutil.NoSuchProcess):
+        for child in worker.children():
+            title = " ".join(child.cmdline())
+            if "EngineCore" in title:
+                target.engines.append(child)
+            elif "spawn_main" in title:  # a decoder, or an engine that has no title yet
+                target.decoders.append(child)
+    return target
 
 
 def worker_command(python: str, arguments: list[str]) -> list[str]:

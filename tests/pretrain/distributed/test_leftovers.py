@@ -2,10 +2,12 @@
 
 import mmap
 import os
+import time
 from pathlib import Path
 
 import pytest
 
+from pretrain.distributed import leftovers
 from pretrain.distributed.launch import job_folder_names
 from pretrain.distributed.leftovers import remove_job_folders, remove_leftovers, remove_locks
 
@@ -31,6 +33,23 @@ def test_only_what_nobody_has_mapped_is_removed(
         assert mapped[0] == 0
     assert remove_leftovers(tmp_path) == [live.name]
     assert others.exists()
+
+
+def test_what_is_made_while_the_maps_are_read_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its owner's maps may have been read before, and reading all takes long on a busy node."""
+    monkeypatch.setattr(leftovers, "_YOUNGEST_SECONDS", 0.1)
+    read_maps = leftovers._mapped_files
+
+    def read_slowly() -> set[tuple[int, int]]:
+        mapped = read_maps()
+        make_segment(tmp_path, "000000_locals")
+        time.sleep(0.3)
+        return mapped
+
+    monkeypatch.setattr(leftovers, "_mapped_files", read_slowly)
+    assert remove_leftovers(tmp_path) == []
 
 
 def test_a_segment_of_another_user_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

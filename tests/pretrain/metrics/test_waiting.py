@@ -13,14 +13,13 @@ from pretrain.metrics import Stopwatch
 from pretrain.metrics.collectives import watch_collectives
 from tests.pretrain.distributed.processes import launch, run_rank
 
-LATE = 0.5  # seconds
+LATE = 2.0  # seconds
 
 
 def test_waiting_for_another_rank_is_communicating(tmp_path: Path) -> None:
     first, late = launch(__file__, tmp_path, 2)
     for case in ("ring", "deepspeed"):
-        assert LATE * 0.8 < first[case] < LATE * 3, case
-        assert late[case] < LATE * 0.8, case
+        assert late[case] < LATE * 0.5 < first[case], case
 
 
 def communicating(rank: int, stopwatch: Stopwatch, communicate: Any) -> float:

@@ -4,6 +4,7 @@ import asyncio
 import base64
 import email.utils
 import io
+import threading
 import time
 from dataclasses import replace
 from typing import Any
@@ -34,15 +35,20 @@ def settings(*servers: ChatServer, **changed: Any) -> ServerConfig:
 
 
 def ask(
-    config: ServerConfig, *keys: str, prompts: dict[str, PromptConfig] = PROMPTS
+    config: ServerConfig,
+    *keys: str,
+    prompts: dict[str, PromptConfig] = PROMPTS,
+    num_servers: int = 1,
 ) -> tuple[list[CaptionAnswer], ServerEngine]:
-    """The answers to requests whose prompts are their keys, all asked at once."""
+    """The answers to requests whose prompts are their keys, all asked of the servers at once."""
 
     async def all_of_them() -> tuple[list[CaptionAnswer], ServerEngine]:
         engine = ServerEngine(config, prompts)
         await engine.start()
         try:
             async with asyncio.timeout(60):
+                while engine.num_servers_up < num_servers:
+                    await asyncio.sleep(0.01)
                 requests = [CaptionRequest(key, "long", key, IMAGE) for key in keys]
                 return await asyncio.gather(*map(engine.answer, requests)), engine
         finally:
@@ -126,7 +132,9 @@ def test_a_server_that_asks_for_rest_gets_it_from_all_requests(form: str) -> Non
             engine = ServerEngine(config, PROMPTS)
             await engine.start()
             first = asyncio.create_task(engine.answer(CaptionRequest("a", "long", "a", IMAGE)))
-            await asyncio.sleep(0.4)
+            (endpoint,) = engine._endpoints._endpoints
+            while not endpoint.rests_until:
+                await asyncio.sleep(0.01)
             second = await engine.answer(CaptionRequest("b", "long", "b", IMAGE))
             answers = [await first, second]
             await engine.close()
@@ -138,11 +146,13 @@ def test_a_server_that_asks_for_rest_gets_it_from_all_requests(form: str) -> Non
 
 
 def test_what_may_pass_is_tried_again_and_what_does_not_is_a_row() -> None:
+    all_are_done = threading.Event()
+
     def behave(handler: Handler, key: str, number: int) -> None:
         if key == "always" or (key in ("once", "twice") and number < len(key) - 3):
             handler.refuse(500, "out of luck")
         elif key == "slow":
-            time.sleep(1.5)
+            all_are_done.wait(60)
         elif key == "mumbles" and number == 0:
             handler.reply(200, b'{"choices": [')
         elif key == "html" and number == 0:
@@ -154,13 +164,14 @@ def test_what_may_pass_is_tried_again_and_what_does_not_is_a_row() -> None:
 
     keys = ("fine", "once", "twice", "always", "slow", "mumbles", "html", "empty")
     with ChatServer(behave) as server:
-        answers, engine = ask(settings(server, timeout=0.5), *keys)
+        answers, engine = ask(settings(server, timeout=2), *keys)
+        all_are_done.set()
     by_key = dict(zip(keys, answers, strict=True))
     failures = {key: answer.failure for key, answer in by_key.items() if answer.failure}
     assert set(failures) == {"always", "slow"}
     assert failures["always"].startswith("server-failed: InternalServerError: Error code: 500")
     assert "out of luck" in failures["always"] and failures["always"].endswith("(3 tries)")
-    assert failures["slow"] == "server-failed: no answer in 0.5 s (3 tries)"
+    assert failures["slow"] == "server-failed: no answer in 2 s (3 tries)"
     assert all(by_key[key].caption == key for key in keys if key not in failures)
     num_asked = {key: sum(one["key"] == key for one in server.asked) for key in keys}
     assert num_asked == dict(zip(keys, (1, 2, 3, 3, 3, 2, 2, 2), strict=True))
@@ -315,7 +326,8 @@ def test_several_servers_share_and_one_that_is_away_is_left_out() -> None:
         pass
     with ChatServer(slowly) as first, ChatServer(slowly) as second:
         keys = [str(number) for number in range(20)]
-        answers, _ = ask(settings(gone, first, second, model="some/model"), *keys)
+        config = settings(gone, first, second, model="some/model")
+        answers, _ = ask(config, *keys, num_servers=2)
     assert [answer.caption for answer in answers] == keys
     assert len(first.asked) + len(second.asked) == 20
     assert min(len(first.asked), len(second.asked)) >= 8

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -14,6 +13,7 @@ import pytest
 
 from recaption.engine.models import TINY_LVLM
 from recaption.table import read_table
+from tests.daemons import free_ports
 from tests.places import RECAPTION_PYTHON, needs_recaption_environment
 from tests.recaption.shard_files import sample, write_tar
 
@@ -66,9 +66,7 @@ def test_captions_are_those_of_the_engine_though_the_server_is_killed(tmp_path: 
     members = [member for index in range(NUM_IMAGES) for member in sample(f"k{index}", index)]
     write_tar(tmp_path / "in/a.tar", members)
     asked = [f"input={tmp_path}/in", "prompts.long.sampling.max_tokens=40", "filters.min_words=1"]
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     server = [f"url=http://127.0.0.1:{port}/v1", "image_format=png", "max_in_flight=4"]
     run = subprocess.Popen(
         # This environment has no vLLM, and waits for a server that is not up yet.

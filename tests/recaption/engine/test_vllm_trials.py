@@ -13,6 +13,7 @@ from tests.places import RECAPTION_PYTHON, needs_recaption_environment
 
 pytestmark = [
     pytest.mark.slow,
+    pytest.mark.timeout(1800),  # an engine starts six times
     needs_recaption_environment,
     pytest.mark.skipif(not (TINY_LVLM / "config.json").exists(), reason=f"no model in {TINY_LVLM}"),
 ]

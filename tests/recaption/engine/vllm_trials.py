@@ -118,7 +118,7 @@ async def ask_all(engine: VllmEngine, keys: list[str]) -> dict[str, Any]:
 
 async def trials(log: Path) -> dict[str, Any]:
     keys = [f"k{number:x}" for number in range(NUM_IMAGES)]
-    config = VllmConfig(max_in_flight=4, stall_timeout=5.0)
+    config = VllmConfig(max_in_flight=4, stall_timeout=20.0)
     engine = WatchedEngine(config, PROMPTS, log)
     found: dict[str, Any] = {}
 

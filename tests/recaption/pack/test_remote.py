@@ -15,6 +15,7 @@ import pytest
 from recaption.common.config import UserError
 from recaption.pack import remote
 from recaption.pack.inputs import find_tars
+from tests.daemons import free_ports
 from tests.recaption.pack.packing import caption, pack_shards, read_samples
 from tests.recaption.shard_files import sample, write_tar
 
@@ -26,9 +27,7 @@ pytestmark = pytest.mark.skipif(
 @contextlib.contextmanager
 def serving(*command: str) -> Iterator[str]:
     """Runs ``python COMMAND`` with the port in it; gives its address when it answers."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(1)
     words = [word.format(port=port) for word in command]
     process = subprocess.Popen([sys.executable, *words], stderr=subprocess.DEVNULL)
     try:

@@ -14,7 +14,7 @@ from recaption.work.claims import ClaimConfig, Claims
 
 def main() -> None:
     folder, num_shards, hold = Path(sys.argv[1]), int(sys.argv[2]), "hold" in sys.argv
-    with Claims(folder, ClaimConfig(heartbeat=0.2, stale_after=1.0)) as claims:
+    with Claims(folder, ClaimConfig(heartbeat=0.2, stale_after=3.0)) as claims:
         (folder / f"ready.{claims.worker}").touch()
         while not (folder / "go").exists():
             time.sleep(0.001)

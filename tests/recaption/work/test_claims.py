@@ -7,13 +7,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from recaption.work.claims import ClaimConfig, Claims, all_claims, read_holders
 from tests.places import CHECKOUT
 
-CONFIG = ClaimConfig(heartbeat=0.2, stale_after=1.0)
+CONFIG = ClaimConfig(heartbeat=0.2, stale_after=3.0)
 Claimer = subprocess.Popen[str]
 
 
@@ -43,11 +44,12 @@ def shards_of(process: Claimer) -> list[str]:
     return list(json.loads(process.stdout.readline()))
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60) -> None:
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> Any:
     end = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < end
         time.sleep(0.01)
+    return found
 
 
 def become_other_machine(folder: Path) -> None:
@@ -81,15 +83,15 @@ def test_a_killed_holder_loses_at_once_here_and_later_elsewhere(
         assert shards_of(killed) == ["s0", "s1"]
         assert claims.take("s0") is None
         killed.kill()  # and not waited for: it stays in the list of processes, ended
-        wait_until(lambda: claims.take("s0"), seconds=0.5)
+        wait_until(lambda: claims.take("s0"), seconds=2)
         become_other_machine(tmp_path)
         assert claims.take("s1") is None
-        (holder,) = [one for one in read_holders(tmp_path, 1.0) if one.shard == "s1"]
+        holders = read_holders(tmp_path, CONFIG.stale_after)
+        (holder,) = [one for one in holders if one.shard == "s1"]
         assert holder.is_alive
-        time.sleep(1.1)
-        claim = claims.take("s1")
-        assert claim is not None and claim.number == 2
-        assert [one.is_alive for one in read_holders(tmp_path, 1.0)] == [True, True]
+        assert wait_until(lambda: claims.take("s1")).number == 2
+        holders = read_holders(tmp_path, CONFIG.stale_after)
+        assert [one.is_alive for one in holders] == [True, True]
 
 
 def test_a_suspended_holder_finds_out(tmp_path: Path, start: Callable[..., Claimer]) -> None:
@@ -97,12 +99,14 @@ def test_a_suspended_holder_finds_out(tmp_path: Path, start: Callable[..., Claim
     with Claims(tmp_path, CONFIG) as claims:
         asleep = start(2)
         assert shards_of(asleep) == ["s0", "s1"]
-        time.sleep(1.5)
+        time.sleep(CONFIG.stale_after + 0.5)
         assert claims.take("s0") is None, "signs of life keep a claim"
         asleep.send_signal(signal.SIGSTOP)
         wait_until(lambda: claims.take("s0"))
+        path = tmp_path / "s1.claim.1"
+        last_sign = path.stat().st_mtime_ns
         asleep.send_signal(signal.SIGCONT)
-        time.sleep(0.5)
+        wait_until(lambda: path.stat().st_mtime_ns > last_sign)
         assert claims.take("s1") is None, "it lives again, and has what nobody took"
         assert json.loads(asleep.communicate()[0]) == ["s1"]
         assert [shard for shard, _, _ in all_claims(tmp_path)] == ["s0"]
