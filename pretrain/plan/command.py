@@ -45,7 +45,7 @@ class PlanConfig(PretrainConfig):
     peak_flops: float = 0.0  # operations a second of one rank at best; 0: the accelerator's
     # Share of these that computing reaches, what is computed again included. An assumption, not a
     # prediction: measure a short run (its `mfu` in metrics.jsonl) and put that here.
-    mfu: float = 0.35
+    mfu: float = 0.15
     # bytes a second that a rank can send; 0: sending is left out of the time of a step
     bandwidth: float = 0.0
 

@@ -2,8 +2,9 @@
 
 Counted by ``pretrain plan``: two FLOPs a multiply-accumulate, three times the forward pass of the
 encoders (one forward, two backward), superpixels, through which no gradient goes, once, and the
-objective with its gradients as it is computed at this batch. What is computed again to save memory
-is left out. FLOPs of a run are those of all its samples, the trunk that it shares among them: what
+objective with its gradients as one rank computes it on the whole batch: FLOPs do not depend on the
+ranks that a run is spread over. What is computed again to save memory is left out of them, and is
+in the times. FLOPs of a run are those of all its samples, the trunk that it shares among them: what
 the run would have taken alone.
 """
 
@@ -38,11 +39,17 @@ class ModelCost:
     params: int  # N: of all parts, without the token embedding
     text_length: float  # tokens of a text, on average
     forward_macs: dict[str, int]  # by part of the encoders
-    flops: dict[str, float]  # of a training step, by part, and `total`
+    # of a training step, by part, and `total`; `again`: what comes on top to save memory
+    flops: dict[str, float]
 
     @property
     def flops_per_sample(self) -> float:
         return self.flops["total"]
+
+    @property
+    def computed_flops_per_sample(self) -> float:
+        """With what is computed twice: what takes the time."""
+        return self.flops["total"] + self.flops["again"]
 
 
 class Costs:
@@ -60,13 +67,14 @@ class Costs:
             "model": to_dict(rung.config.model),
             "objective": to_dict(rung.config.objective),
             "captions": to_dict(rung.config.data.captions),
-            "batch_size": rung.config.data.batch_size,
-            "num_ranks": self._config.world_size,
+            "batch": rung.batch,
             "text_length": length,
+            "num_micro_batches": rung.config.engine.num_micro_batches,
+            "recompute_blocks": rung.config.train.recompute_blocks,
         }
         key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
         if key not in self._kept:
-            self._kept[key] = asdict(count_cost(rung, length, self._config.world_size))
+            self._kept[key] = asdict(count_cost(rung, length))
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._path) as path:
                 path.write_text(json.dumps(self._kept, indent=1))
@@ -79,10 +87,10 @@ class Costs:
         return self._text_lengths[key]
 
 
-def count_cost(rung: Rung, text_length: float, world_size: int) -> ModelCost:
+def count_cost(rung: Rung, text_length: float) -> ModelCost:
     """Counts on tensors without numbers: no data, no GPU."""
     length = max(1, round(text_length))
-    words = [*rung.arguments, f"text_length={length}", f"gpus={world_size}"]
+    words = [*rung.arguments, f"text_length={length}", f"data.batch_size={rung.batch}", "gpus=1"]
     config = load_config(PlanConfig, words)
     params = count_run_parameters(config)
     return ModelCost(
@@ -115,4 +123,6 @@ def assumed_speed(rung: Rung, cost: ModelCost, config: LadderConfig) -> float | 
         peak = ACCELERATORS[given.accelerator]
         is_bf16 = rung.config.engine.precision == "bf16"
         of_a_rank = given.mfu * (peak.bf16_flops if is_bf16 else peak.fp32_flops)
-    return of_a_rank * config.world_size / cost.flops_per_sample if of_a_rank else None
+    if not of_a_rank:
+        return None
+    return of_a_rank * config.world_size / cost.computed_flops_per_sample
