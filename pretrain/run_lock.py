@@ -38,8 +38,9 @@ def alone_in(run: Path) -> Iterator[None]:
         except OSError as error:
             if error.errno in (errno.EAGAIN, errno.EACCES):
                 file.seek(0)
+                other = file.read().decode() or "another process"
                 raise UserError(
-                    f"{run}: {file.read().decode() or 'another process'} trains in it: wait for it, or end "
-                    f"it (if it is no more, delete {path})"
+                    f"{run}: {other} trains in it: wait for it, or end it (if there is none any "
+                    f"more, delete {path})"
                 ) from None
         yield

@@ -54,9 +54,9 @@ def end_with_launcher(environment: _Environment = os.environ) -> None:
     """Has a rank of torchrun end when torchrun does, however that ends.
 
     torchrun starts its ranks in sessions of their own: killed, it would leave them training, and a
-    second start of the command would train beside them in the same folder. Where it ended before
-    this call the ranks never meet, as it is torchrun that keeps the store in which they do. Slurm
-    itself ends the ranks of its steps.
+    second start of the command would train beside them in the same folder. Where it has ended
+    before this call the ranks never meet, as it is torchrun that keeps the store in which they do,
+    and they give up in minutes. Slurm itself ends the ranks of its steps.
     """
     if "TORCHELASTIC_RUN_ID" in environment:
         end_with_parent()

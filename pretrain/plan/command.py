@@ -146,12 +146,17 @@ def _flops_per_sample(config: PlanConfig, length: int, loss: LossTrace) -> dict[
         "text": 3 * 2.0 * macs["text"],
         "loss": loss.flops / config.data.batch_size,
     }
+    return {**flops, "total": sum(flops.values()), "again": count_flops_again(config, length)}
+
+
+def count_flops_again(config: PretrainConfig, length: int) -> float:
+    """FLOPs a sample of what a step computes twice."""
     again = 0.0
     if config.engine.num_micro_batches > 1:
-        again += 2.0 * sum(macs.values())
+        again += 2.0 * sum(count_forward_macs(config, length).values())
     if config.train.recompute_blocks:
         again += 2.0 * count_recomputed_macs(config, length)
-    return {**flops, "total": sum(flops.values()), "again": again}
+    return again
 
 
 def _memory(

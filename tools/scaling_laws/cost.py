@@ -2,10 +2,10 @@
 
 Counted by ``pretrain plan``: two FLOPs a multiply-accumulate, three times the forward pass of the
 encoders (one forward, two backward), superpixels, through which no gradient goes, once, and the
-objective with its gradients as one rank computes it on the whole batch: FLOPs do not depend on the
-ranks that a run is spread over. What is computed again to save memory is left out of them, and is
-in the times. FLOPs of a run are those of all its samples, the trunk that it shares among them: what
-the run would have taken alone.
+objective with its gradients as it is computed at this batch, spread over ranks in one way whatever
+the number of ranks is: a row does not depend on it. What is computed again to save memory is left
+out, but is in the times. FLOPs of a run are those of all its samples, the trunk that it shares
+among them: what the run would have taken alone.
 """
 
 import hashlib
@@ -20,7 +20,7 @@ from pretrain.data.captions import sample_texts
 from pretrain.data.shards import TrainingShards
 from pretrain.data.tokens import Tokenizer
 from pretrain.plan.accelerators import ACCELERATORS
-from pretrain.plan.command import PlanConfig, count_flops_per_sample
+from pretrain.plan.command import PlanConfig, count_flops_again, count_flops_per_sample
 from pretrain.plan.step import count_forward_macs
 from recaption.common.config import load_config, to_dict
 from recaption.common.files import atomic_write, read_json
@@ -28,6 +28,7 @@ from tools.scaling_laws.ladder import LadderConfig, Rung, count_run_parameters
 
 COSTS = "costs.json"
 _NUM_TEXT_SAMPLES = 200  # whose texts are counted
+_LARGEST_SHARE = 64  # images of a rank for which the objective is counted
 
 
 @dataclass(frozen=True)
@@ -90,7 +91,9 @@ class Costs:
 def count_cost(rung: Rung, text_length: float) -> ModelCost:
     """Counts on tensors without numbers: no data, no GPU."""
     length = max(1, round(text_length))
-    words = [*rung.arguments, f"text_length={length}", f"data.batch_size={rung.batch}", "gpus=1"]
+    of_a_rank = max(n for n in range(1, _LARGEST_SHARE + 1) if rung.batch % n == 0)
+    spread = [f"data.batch_size={of_a_rank}", f"gpus={rung.batch // of_a_rank}"]
+    words = [*rung.arguments, f"text_length={length}", *spread, "engine.num_micro_batches=1"]
     config = load_config(PlanConfig, words)
     params = count_run_parameters(config)
     return ModelCost(
@@ -99,7 +102,7 @@ def count_cost(rung: Rung, text_length: float) -> ModelCost:
         params=params["total"],
         text_length=text_length,
         forward_macs=count_forward_macs(config, length),
-        flops=count_flops_per_sample(config),
+        flops=count_flops_per_sample(config) | {"again": count_flops_again(rung.config, length)},
     )
 
 

@@ -12,8 +12,8 @@ _CPUS = Path("/proc/cpuinfo")
 
 
 def describe_hardware(config: LadderConfig, num_ranks: int) -> str:
-    """The ranks that made the last step and this machine's GPU or CPU; on Slurm, where other machines train, what is asked
-    for."""
+    """The ranks that made the last step, and this machine's GPU or CPU; on Slurm, where other
+    machines train, what is asked for."""
     ranks = f"{num_ranks} rank" + ("s" if num_ranks > 1 else "")
     if config.slurm:
         job = config.job

@@ -21,6 +21,8 @@ _SAME_SIZE, _SAME_SAMPLES = 0.1, 0.01
 _FEWEST_PAIRS = 3
 #: Of a mean of logarithms: made tables have none.
 _LEAST_ERROR = 1e-12
+#: What tells a trunk from the others of its table.
+_Trunk = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def match_runs(
     if not all({"params", "samples"} <= table.numbers.keys() for table in (first, second)):
         return None
     # Of each pair of trunks: samples, log ratio of the target and of FLOPs, of each length.
-    pairs: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    pairs: dict[tuple[_Trunk, _Trunk], list[tuple[float, float, float]]] = defaultdict(list)
     alike = _alike(first, second, by)
     trunks = _trunks(first), _trunks(second)
     for i, j in alike:
@@ -118,13 +120,13 @@ def _alike(first: Table, second: Table, by: str) -> list[tuple[int, int]]:
     ]
 
 
-def _trunks(table: Table) -> list[tuple[str, ...]]:
+def _trunks(table: Table) -> list[_Trunk]:
     """What the rows of one trunk have in common; of runs by themselves those of one model and seed
     on one set, and without a model the row alone."""
     runs, models = (table.texts.get(name, [""] * len(table)) for name in ("run", "model"))
     num_rows = Counter(runs)
     alike = [table.texts[name] for name in ("seed", "data", "method") if name in table.texts]
-    trunks: list[tuple[str, ...]] = []
+    trunks: list[_Trunk] = []
     for row, (run, model) in enumerate(zip(runs, models, strict=True)):
         if run and (num_rows[run] > 1 or not model):
             trunks.append(("run", run))

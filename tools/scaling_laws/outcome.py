@@ -31,9 +31,9 @@ RESULTS = "results.csv"
 DONE, FAILED, DIVERGED = "done", "failed", "diverged"
 
 #: ``flops`` are training FLOPs in all, the shared trunk included, as are gpu_hours (of ranks, while
-#: steps were made); ``error`` is 1 - R@1, and ``r5`` and ``r10`` are the other recalls, means of both
-#: directions; ``params`` leaves out the token embedding, ``forward_macs_per_sample`` the objective.
-#: Rows of one ``run`` share a trunk.
+#: steps were made); ``error`` is 1 - R@1, and ``r5`` and ``r10`` are the other recalls, means of
+#: both directions; ``params`` leaves out the token embedding, ``forward_macs_per_sample`` the
+#: objective. Rows of one ``run`` share a trunk.
 COLUMNS = (
     *("name", "model", "params_image", "params_text", "params", "forward_macs_per_sample"),
     *("flops_per_sample", "samples", "unique_samples", "batch", "lr", "flops", "gpu_hours"),

@@ -240,8 +240,8 @@ def _tell_detour(rung: Rung) -> None:
     if begins_from != rung.trunk:
         where = f"from {begins_from}" if begins_from else "from step 0"
         print(
-            f"{rung.name}: {rung.trunk} has no checkpoint of where it begins to cool down; training "
-            f"begins {where} instead, to the same end",
+            f"{rung.name}: {rung.trunk} has no checkpoint of where it begins to cool down; "
+            f"training begins {where} instead, to the same end",
             flush=True,
         )
 

@@ -16,9 +16,7 @@ from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
 def rungs(tmp_path: Path) -> list[Rung]:
     """Three lengths of 4, 8 and 16 steps, which begin to cool down at 2, 4 and 8."""
     sizes = {"clip": {"recipe": [str(tmp_path / "clip.yaml")], "sizes": {"s": []}}}
-    path = write_ladder(
-        tmp_path, methods=sizes, samples=[16, 32, 64], cost={"text_length": 20}
-    )
+    path = write_ladder(tmp_path, methods=sizes, samples=[16, 32, 64], cost={"text_length": 20})
     return make_rungs(load_config(LadderConfig, [str(path)]))
 
 

@@ -15,9 +15,9 @@ from tests.tools.scaling_laws.ladders import write_ladder
 from tools.scaling_laws.cost import Costs
 from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
 from tools.scaling_laws.outcome import (
+    Spent,
     check_cost,
     close,
-    Spent,
     note_failure,
     spent_on,
     state_of,
