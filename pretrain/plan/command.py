@@ -6,7 +6,7 @@ from typing import Any
 from pretrain.config import PretrainConfig
 from pretrain.data.captions import num_texts
 from pretrain.models.count import count_parameters
-from pretrain.plan.accelerators import ACCELERATORS
+from pretrain.plan.accelerators import ACCELERATORS, ASSUMED_MFU
 from pretrain.plan.step import (
     LossTrace,
     StepTrace,
@@ -45,7 +45,7 @@ class PlanConfig(PretrainConfig):
     peak_flops: float = 0.0  # operations a second of one rank at best; 0: the accelerator's
     # Share of these that computing reaches, what is computed again included. An assumption, not a
     # prediction: measure a short run (its `mfu` in metrics.jsonl) and put that here.
-    mfu: float = 0.15
+    mfu: float = ASSUMED_MFU
     # bytes a second that a rank can send; 0: sending is left out of the time of a step
     bandwidth: float = 0.0
 

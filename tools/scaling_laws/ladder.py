@@ -13,7 +13,7 @@ from pretrain.checkpoint import checkpoint_folder
 from pretrain.config import PretrainConfig
 from pretrain.data.shards import TrainingShards
 from pretrain.models.count import count_parameters
-from pretrain.plan.accelerators import ACCELERATORS
+from pretrain.plan.accelerators import ACCELERATORS, ASSUMED_MFU
 from pretrain.plan.step import build_without_numbers
 from recaption.common.config import ConfigError, check_at_least, check_choice, load_config
 from slurm.submit import SubmitConfig
@@ -59,7 +59,7 @@ class CostConfig:
 
     flops_per_second: float = 0.0  # of one rank, as reached in training; 0: see accelerator
     accelerator: str = ""  # a100, h100, h200 or l40s: its peak times mfu
-    mfu: float = 0.15  # an assumption: see `pretrain plan --help`
+    mfu: float = ASSUMED_MFU  # an assumption: see `pretrain plan --help`
     text_length: int = 0  # tokens of a text; 0: the mean over the first samples
 
     def __post_init__(self) -> None:

@@ -38,7 +38,7 @@ USAGE = """usage: python -m tools.scaling_laws run LADDER.yaml [key=value ...] [
 
 Runs that are done are skipped, one that was stopped or killed goes on, one that fails is named and
 the others go on. The same command goes on after a stop, and tries what failed again. With
-slurm=true the runs are submitted as arrays of jobs; the same command, later, reads what is done.
+slurm=true the runs are submitted as jobs; the same command, later, reads what is done.
 --json prints the rows of results.csv in the last line."""
 
 _POLL = 1.0  # seconds between two looks at a run

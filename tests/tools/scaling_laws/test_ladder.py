@@ -170,6 +170,15 @@ def test_the_ladder_of_the_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         assert abs(ours - theirs) < 0.05 * ours
 
 
+def test_an_estimate_takes_the_share_that_trainings_reach(path: Path) -> None:
+    config = load_config(
+        LadderConfig, [str(path), "cost.flops_per_second=0", "cost.accelerator=a100", "num_ranks=2"]
+    )
+    row = make_plan(config, make_rungs(config))["rungs"][0]
+    reached = row["samples_per_second"] * row["flops_per_sample"]
+    assert reached == pytest.approx(2 * 0.15 * 19.5e12)
+
+
 def test_an_unknown_accelerator(path: Path) -> None:
     with pytest.raises(ConfigError, match=r"cost\.accelerator is 'h1000'; choose"):
         rungs_of(path, "cost.accelerator=h1000")
