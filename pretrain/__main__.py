@@ -3,7 +3,7 @@
 import importlib
 import sys
 
-from pretrain.distributed.launch import announce_rank
+from pretrain.distributed.launch import announce_rank, end_with_launcher
 from recaption.common.config import run_command
 
 _COMMANDS = {
@@ -33,6 +33,7 @@ def main() -> int:
 def run(arguments: list[str]) -> int | None:
     """A command's name and its arguments; returns its exit status."""
     if arguments[0] in _ON_ALL_RANKS:
+        end_with_launcher()
         announce_rank()  # before anything is imported that asks who it is
     module = importlib.import_module(_COMMANDS[arguments[0]][0])
     status: int | None = module.main(arguments[1:])

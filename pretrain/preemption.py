@@ -3,17 +3,22 @@
 import signal
 from types import FrameType
 
-#: Ctrl-C, the end of a job, what `slurm/lib.sh` asks for ahead of the time limit, and submitit's.
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+from recaption.common.signals import leave_terminal
+
+#: Ctrl-C, the end of a job, what `slurm/lib.sh` asks for ahead of the time limit, submitit's, and
+#: a terminal that was closed.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
 class StopRequest:
-    """Set by any of ``SIGNALS``. A second Ctrl-C interrupts at once."""
+    """Set by any of ``SIGNALS``, but not by a SIGHUP that `nohup` has this process ignore. A second
+    Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.signal_name = ""
         for number in SIGNALS:
-            signal.signal(number, self._on_signal)
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
+                signal.signal(number, self._on_signal)
         # What blocks a signal hands that down to all that it starts, and it would never arrive.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 
@@ -22,5 +27,7 @@ class StopRequest:
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self.signal_name = signal.Signals(number).name
+        if number == signal.SIGHUP:
+            leave_terminal()
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -1,5 +1,6 @@
 """Training, from top to bottom."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ from pretrain.models.registry import load_frozen_weights
 from pretrain.ops.batch_norm import commit_statistics, discard_statistics
 from pretrain.optim import learning_rate, parameter_groups
 from pretrain.preemption import StopRequest
+from pretrain.run_lock import alone_in
 from pretrain.saving import CheckpointSaver
 from pretrain.stability import StepWatch
 from pretrain.trained_module import build_module
@@ -51,7 +53,9 @@ USAGE = """usage: torchrun --nproc-per-node N -m pretrain train [CONFIG.yaml ...
 
 def main(argv: list[str]) -> int:
     config = load_config(PretrainConfig, argv, USAGE)
-    with joined_ranks(config.ranks) as ranks:
+    with joined_ranks(config.ranks) as ranks, ExitStack() as held:
+        if ranks.is_first:
+            held.enter_context(alone_in(Path(config.run)))
         if ranks.is_first and is_slurm_step():
             print(describe_attempt(), flush=True)
         is_finished = train(config, ranks)

@@ -18,6 +18,7 @@ from pretrain.data.transforms import evaluation_transform, normalise
 from pretrain.distributed.engine import Engine
 from pretrain.distributed.exchange import Exchange
 from pretrain.distributed.ranks import Ranks
+from pretrain.evaluate.contrast import retrieval_loss
 from pretrain.evaluate.retrieval import retrieval
 from pretrain.evaluate.scores import score_columns
 from pretrain.metrics.log import METRICS, read_validations
@@ -152,8 +153,10 @@ class Validation:
                 rows.append(of_ranks.cpu())
         if not self._ranks.is_first:
             return {}
-        found = retrieval(torch.cat(rows)[: self._num_samples])
+        scores = torch.cat(rows)[: self._num_samples]
+        found = retrieval(scores)
         figures = {"num_images": float(self._num_samples)}
+        figures["retrieval_loss"] = retrieval_loss(scores)
         figures["loss"] = torch.cat(losses)[: self._num_batches].mean().item()
         for way, recall in (("t2i", found.text_to_image), ("i2t", found.image_to_text)):
             figures |= {f"{way}_r1": recall.r1, f"{way}_r5": recall.r5, f"{way}_r10": recall.r10}

@@ -12,6 +12,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 
 from recaption.common.errors import UserError
+from recaption.common.processes import end_with_parent
 
 VARIABLES = (
     *("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE"),
@@ -47,6 +48,18 @@ def announce_rank(environment: _Environment = os.environ) -> None:
         alone = _alone()
         _check_against(environment, {"WORLD_SIZE": "1", "LOCAL_WORLD_SIZE": "1"})
         environment.update(alone)
+
+
+def end_with_launcher(environment: _Environment = os.environ) -> None:
+    """Has a rank of torchrun end when torchrun does, however that ends.
+
+    torchrun starts its ranks in sessions of their own: killed, it would leave them training, and a
+    second start of the command would train beside them in the same folder. Where it has ended
+    before this call the ranks never meet, as it is torchrun that keeps the store in which they do,
+    and they give up in minutes. Slurm itself ends the ranks of its steps.
+    """
+    if "TORCHELASTIC_RUN_ID" in environment:
+        end_with_parent()
 
 
 def announced_world_size() -> int:

@@ -18,7 +18,7 @@ Curve = tuple[list[float], list[float]]  # steps, values
 #: Panels of the report by the names of their metrics; what is in none of them is a loss term.
 _PANELS = {
     "Validation: recall": r"^validation_(t2i|i2t)_r\d+$",
-    "Validation: loss": r"^validation_loss$",
+    "Validation: loss": r"^validation_(retrieval_)?loss$",
     "Learning rate": r"^learning_rate$",
     "Logit scales and biases": r"scale|bias|temperature",
     "Gradient norm": r"^grad_norm$",
@@ -31,7 +31,10 @@ _PANELS = {
 }
 #: What follows a law, moves slowly or is measured on the same samples each time: no noise.
 _EXACT = {"Learning rate", "Logit scales and biases", "Validation: recall", "Validation: loss"}
-_NOT_SHOWN = {"step", "seconds", "left_seconds", "num_samples_seen", "validation_num_images"}
+_NOT_SHOWN = {
+    *("step", "seconds", "left_seconds", "num_samples_seen", "num_ranks"),
+    "validation_num_images",
+}
 COLOURS = ("#1f6f43", "#c0622d", "#2f5d9b", "#8a4f9e", "#9a8a1f", "#3c8d93", "#b23a5b")
 
 

@@ -160,6 +160,7 @@ class RunMetrics:
             "samples_per_second": num["samples"] / seconds,
             "tokens_per_second": num["tokens"] / seconds,
             **{name: means[name] for name in SHARES.values()},
+            "num_ranks": self._ranks.world_size,
         }
         if self._flops is not None:
             peak = self._config.metrics.peak_flops * self._ranks.world_size

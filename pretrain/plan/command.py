@@ -6,7 +6,7 @@ from typing import Any
 from pretrain.config import PretrainConfig
 from pretrain.data.captions import num_texts
 from pretrain.models.count import count_parameters
-from pretrain.plan.accelerators import ACCELERATORS
+from pretrain.plan.accelerators import ACCELERATORS, ASSUMED_MFU
 from pretrain.plan.step import (
     LossTrace,
     StepTrace,
@@ -45,7 +45,7 @@ class PlanConfig(PretrainConfig):
     peak_flops: float = 0.0  # operations a second of one rank at best; 0: the accelerator's
     # Share of these that computing reaches, what is computed again included. An assumption, not a
     # prediction: measure a short run (its `mfu` in metrics.jsonl) and put that here.
-    mfu: float = 0.35
+    mfu: float = ASSUMED_MFU
     # bytes a second that a rank can send; 0: sending is left out of the time of a step
     bandwidth: float = 0.0
 
@@ -146,12 +146,17 @@ def _flops_per_sample(config: PlanConfig, length: int, loss: LossTrace) -> dict[
         "text": 3 * 2.0 * macs["text"],
         "loss": loss.flops / config.data.batch_size,
     }
+    return {**flops, "total": sum(flops.values()), "again": count_flops_again(config, length)}
+
+
+def count_flops_again(config: PretrainConfig, length: int) -> float:
+    """FLOPs a sample of what a step computes twice."""
     again = 0.0
     if config.engine.num_micro_batches > 1:
-        again += 2.0 * sum(macs.values())
+        again += 2.0 * sum(count_forward_macs(config, length).values())
     if config.train.recompute_blocks:
         again += 2.0 * count_recomputed_macs(config, length)
-    return {**flops, "total": sum(flops.values()), "again": again}
+    return again
 
 
 def _memory(

@@ -6,6 +6,7 @@ that decode, and the engine's, must not die of it: this process decides what the
 
 import os
 import signal
+import stat
 import sys
 import threading
 from types import FrameType
@@ -27,6 +28,19 @@ def take_warnings_as_sigterm() -> None:
     threading.Thread(target=_wait_for_warning, name="signals", daemon=True).start()
     for number in WARNINGS:  # threads that a library has started before do not block it
         signal.signal(number, _stop)
+
+
+def leave_terminal() -> None:
+    """To be called at SIGHUP: what this process still says goes nowhere, unless that is a file.
+
+    The terminal is gone, and what a pipe led to is ending, too: to write there would be an error,
+    in the midst of saving.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    for descriptor in (1, 2):
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.dup2(nowhere, descriptor)
+    os.close(nowhere)
 
 
 def _wait_for_warning() -> None:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from pretrain import preemption
 from pretrain.preemption import SIGNALS, StopRequest
 
 
@@ -19,7 +20,18 @@ def blocked_by_the_launcher() -> Iterator[None]:
 
 @pytest.mark.parametrize("number", SIGNALS)
 @pytest.mark.usefixtures("blocked_by_the_launcher")
-def test_a_signal_that_was_blocked_when_the_process_was_started_arrives(number: int) -> None:
+def test_a_signal_that_was_blocked_when_the_process_was_started_arrives(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(preemption, "leave_terminal", lambda: None)  # it is that of the tests
     request = StopRequest()
     os.kill(os.getpid(), number)
     assert request.signal_name == signal.Signals(number).name
+
+
+@pytest.mark.usefixtures("blocked_by_the_launcher")
+def test_a_hang_up_that_nohup_ignores_stops_nothing() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    request = StopRequest()
+    os.kill(os.getpid(), signal.SIGHUP)
+    assert not request

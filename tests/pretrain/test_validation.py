@@ -12,6 +12,7 @@ from pretrain.checkpoint import newest_checkpoint
 from pretrain.config import PretrainConfig
 from pretrain.data.tokens import Tokenizer
 from pretrain.distributed.ranks import Ranks
+from pretrain.evaluate.contrast import retrieval_loss
 from pretrain.evaluate.examples import choose_examples
 from pretrain.evaluate.measure import measure
 from pretrain.evaluate.retrieval import retrieval
@@ -100,7 +101,9 @@ def test_figures_are_those_of_one_rank_and_of_evaluate(
     data = config.parent / "held-out"
     examples = choose_examples(data, inference.config, "", 500).examples
     scores = measure(inference, data, examples, [[] for _ in examples], 50).scores
-    expected = retrieval(next(iter(scores.values())))
+    of_all = next(iter(scores.values()))
+    assert found["retrieval_loss"] == pytest.approx(retrieval_loss(of_all), rel=1e-5)
+    expected = retrieval(of_all)
     for way, recall in (("t2i", expected.text_to_image), ("i2t", expected.image_to_text)):
         assert [found[f"{way}_r{k}"] for k in (1, 5, 10)] == [recall.r1, recall.r5, recall.r10]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from recaption.common.config import load_config
+from recaption.common.config import UserError, load_config
 from tests.places import CHECKOUT
 from tests.slurm.cluster import Cluster
 from tests.slurm.jobs import ENVIRONMENT
@@ -36,10 +36,18 @@ def test_lengths_wait_for_the_trunk_and_are_collected(
     assert run.main([str(ladder)]) == 0
     assert "0 of 2 runs done" in capsys.readouterr().out
     jobs = json.loads((tmp_path / "out" / "jobs.json").read_text())
-    short, long = jobs["clip-s-seed0-s16"], jobs["clip-s-seed0-s32"]
+    short, long = (jobs[f"clip-s-seed0-s{samples}"]["job"] for samples in (16, 32))
     assert f"afterany:{short}" in cluster.run("scontrol", "show", "job", long)
-    assert run.main([str(ladder)]) == 0  # nothing is submitted twice
-    assert f"clip-s-seed0-s32: job {long} is in the queue" in capsys.readouterr().out
+    # Nothing is submitted twice, also where nobody has heard the numbers, nor trained here.
+    for heard in (True, False):
+        if not heard:
+            name = cluster.run("squeue", "--noheader", f"--jobs={long}", "--format=%j").strip()
+            jobs["clip-s-seed0-s32"] = {"submission": name}
+            (tmp_path / "out" / "jobs.json").write_text(json.dumps(jobs))
+        assert run.main([str(ladder)]) == 0
+        assert f"clip-s-seed0-s32: job {long} is in the queue" in capsys.readouterr().out
+    with pytest.raises(UserError, match=f"clip-s-seed0-s32 is job {long} in Slurm's queue"):
+        run.main([str(ladder), "slurm=false"])
     for job_id in (short, long):
         assert cluster.wait(job_id) == "COMPLETED", cluster.job_log(job_id)
     assert run.main([str(ladder), "--json"]) == 0

@@ -2,9 +2,10 @@
 
 Counted by ``pretrain plan``: two FLOPs a multiply-accumulate, three times the forward pass of the
 encoders (one forward, two backward), superpixels, through which no gradient goes, once, and the
-objective with its gradients as it is computed at this batch. What is computed again to save memory
-is left out. FLOPs of a run are those of all its samples, the trunk that it shares among them: what
-the run would have taken alone.
+objective with its gradients as it is computed at this batch, spread over ranks in one way whatever
+the number of ranks is: a row does not depend on it. What is computed again to save memory is left
+out, but is in the times. FLOPs of a run are those of all its samples, the trunk that it shares
+among them: what the run would have taken alone.
 """
 
 import hashlib
@@ -19,7 +20,7 @@ from pretrain.data.captions import sample_texts
 from pretrain.data.shards import TrainingShards
 from pretrain.data.tokens import Tokenizer
 from pretrain.plan.accelerators import ACCELERATORS
-from pretrain.plan.command import PlanConfig, count_flops_per_sample
+from pretrain.plan.command import PlanConfig, count_flops_again, count_flops_per_sample
 from pretrain.plan.step import count_forward_macs
 from recaption.common.config import load_config, to_dict
 from recaption.common.files import atomic_write, read_json
@@ -27,6 +28,7 @@ from tools.scaling_laws.ladder import LadderConfig, Rung, count_run_parameters
 
 COSTS = "costs.json"
 _NUM_TEXT_SAMPLES = 200  # whose texts are counted
+_LARGEST_SHARE = 64  # images of a rank for which the objective is counted
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,17 @@ class ModelCost:
     params: int  # N: of all parts, without the token embedding
     text_length: float  # tokens of a text, on average
     forward_macs: dict[str, int]  # by part of the encoders
-    flops: dict[str, float]  # of a training step, by part, and `total`
+    # of a training step, by part, and `total`; `again`: what comes on top to save memory
+    flops: dict[str, float]
 
     @property
     def flops_per_sample(self) -> float:
         return self.flops["total"]
+
+    @property
+    def computed_flops_per_sample(self) -> float:
+        """With what is computed twice: what takes the time."""
+        return self.flops["total"] + self.flops["again"]
 
 
 class Costs:
@@ -60,13 +68,14 @@ class Costs:
             "model": to_dict(rung.config.model),
             "objective": to_dict(rung.config.objective),
             "captions": to_dict(rung.config.data.captions),
-            "batch_size": rung.config.data.batch_size,
-            "num_ranks": self._config.world_size,
+            "batch": rung.batch,
             "text_length": length,
+            "num_micro_batches": rung.config.engine.num_micro_batches,
+            "recompute_blocks": rung.config.train.recompute_blocks,
         }
         key = hashlib.sha256(json.dumps(decides, sort_keys=True).encode()).hexdigest()[:16]
         if key not in self._kept:
-            self._kept[key] = asdict(count_cost(rung, length, self._config.world_size))
+            self._kept[key] = asdict(count_cost(rung, length))
             self._path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_write(self._path) as path:
                 path.write_text(json.dumps(self._kept, indent=1))
@@ -79,10 +88,12 @@ class Costs:
         return self._text_lengths[key]
 
 
-def count_cost(rung: Rung, text_length: float, world_size: int) -> ModelCost:
+def count_cost(rung: Rung, text_length: float) -> ModelCost:
     """Counts on tensors without numbers: no data, no GPU."""
     length = max(1, round(text_length))
-    words = [*rung.arguments, f"text_length={length}", f"gpus={world_size}"]
+    of_a_rank = max(n for n in range(1, _LARGEST_SHARE + 1) if rung.batch % n == 0)
+    spread = [f"data.batch_size={of_a_rank}", f"gpus={rung.batch // of_a_rank}"]
+    words = [*rung.arguments, f"text_length={length}", *spread, "engine.num_micro_batches=1"]
     config = load_config(PlanConfig, words)
     params = count_run_parameters(config)
     return ModelCost(
@@ -91,7 +102,7 @@ def count_cost(rung: Rung, text_length: float, world_size: int) -> ModelCost:
         params=params["total"],
         text_length=text_length,
         forward_macs=count_forward_macs(config, length),
-        flops=count_flops_per_sample(config),
+        flops=count_flops_per_sample(config) | {"again": count_flops_again(rung.config, length)},
     )
 
 
@@ -115,4 +126,6 @@ def assumed_speed(rung: Rung, cost: ModelCost, config: LadderConfig) -> float | 
         peak = ACCELERATORS[given.accelerator]
         is_bf16 = rung.config.engine.precision == "bf16"
         of_a_rank = given.mfu * (peak.bf16_flops if is_bf16 else peak.fp32_flops)
-    return of_a_rank * config.world_size / cost.flops_per_sample if of_a_rank else None
+    if not of_a_rank:
+        return None
+    return of_a_rank * config.world_size / cost.computed_flops_per_sample

@@ -11,10 +11,10 @@ from tools.scaling_laws.ladder import LadderConfig
 _CPUS = Path("/proc/cpuinfo")
 
 
-def describe_hardware(config: LadderConfig) -> str:
-    """The ranks and this machine's GPU or CPU; on Slurm, where other machines train, what is asked
-    for."""
-    ranks = f"{config.world_size} rank" + ("s" if config.world_size > 1 else "")
+def describe_hardware(config: LadderConfig, num_ranks: int) -> str:
+    """The ranks that made the last step, and this machine's GPU or CPU; on Slurm, where other
+    machines train, what is asked for."""
+    ranks = f"{num_ranks} rank" + ("s" if num_ranks > 1 else "")
     if config.slurm:
         job = config.job
         gpus = f" x {job.gpus_per_node} GPUs" if job.gpus_per_node else ""

@@ -6,14 +6,14 @@ run that it would be alone, for the price of the longest and of the others' cool
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pretrain.checkpoint import checkpoint_folder
 from pretrain.config import PretrainConfig
 from pretrain.data.shards import TrainingShards
 from pretrain.models.count import count_parameters
-from pretrain.plan.accelerators import ACCELERATORS
+from pretrain.plan.accelerators import ACCELERATORS, ASSUMED_MFU
 from pretrain.plan.step import build_without_numbers
 from recaption.common.config import ConfigError, check_at_least, check_choice, load_config
 from slurm.submit import SubmitConfig
@@ -25,6 +25,7 @@ _SET_BY_THE_LADDER = (
     *("train.num_steps", "train.keep_steps", "train.begin_from", "train.stop_at_step"),
     *("optim.schedule", "optim.num_decay_steps"),
 )
+_BEGIN_FROM = "train.begin_from="
 
 
 @dataclass
@@ -58,7 +59,7 @@ class CostConfig:
 
     flops_per_second: float = 0.0  # of one rank, as reached in training; 0: see accelerator
     accelerator: str = ""  # a100, h100, h200 or l40s: its peak times mfu
-    mfu: float = 0.35  # an assumption: see `pretrain plan --help`
+    mfu: float = ASSUMED_MFU  # an assumption: see `pretrain plan --help`
     text_length: int = 0  # tokens of a text; 0: the mean over the first samples
 
     def __post_init__(self) -> None:
@@ -115,7 +116,7 @@ class Rung:
     name: str
     method: str
     size: str
-    run: str  # what the lengths of one model on one set with one seed have in common
+    run: str  # what the lengths on one trunk have in common; without trunks its own name
     seed: int
     params: int  # N, without the token embedding
     batch: int  # images a step, of all ranks
@@ -123,6 +124,7 @@ class Rung:
     config: PretrainConfig
     arguments: tuple[str, ...]  # of `pretrain train`
     parent: "Rung | None" = None  # whose trunk it goes on from
+    trunk: str = ""  # the name of the one that it should go on from
 
     @property
     def folder(self) -> Path:
@@ -153,6 +155,16 @@ class Rung:
     @property
     def own_samples(self) -> int:
         return (self.num_steps - self.begin_step) * self.batch
+
+    def beginning_from(self, ancestor: "Rung | None") -> "Rung":
+        """The same run, going on from another trunk of its model, or from step 0."""
+        if ancestor is self.parent:
+            return self
+        words = [word for word in self.arguments if not word.startswith(_BEGIN_FROM)]
+        if ancestor:
+            words.append(_begin_from(ancestor))
+        config = load_config(PretrainConfig, words)
+        return replace(self, config=config, arguments=tuple(words), parent=ancestor)
 
 
 def make_rungs(config: LadderConfig) -> list[Rung]:
@@ -238,7 +250,7 @@ class _Model:
                 name=name,
                 method=self._method,
                 size=self._size,
-                run=run,
+                run=run if config.trunks else name,
                 seed=seed,
                 params=self._params,
                 batch=self._batch,
@@ -246,6 +258,7 @@ class _Model:
                 config=load_config(PretrainConfig, arguments),
                 arguments=tuple(arguments),
                 parent=parent,
+                trunk=parent.name if parent else "",
             )
             _check_length(rung, config.trunks)
             yield rung
@@ -258,14 +271,17 @@ class _Model:
         words = ["optim.schedule=wsd", f"optim.num_decay_steps={cooldown}"]
         words.append(f"train.keep_steps=[{num_steps - cooldown}]")
         if parent:
-            begin = checkpoint_folder(parent.folder, parent.branch_step)
-            words.append(f"train.begin_from={begin}")
+            words.append(_begin_from(parent))
         return words
 
     def _load(self) -> PretrainConfig:
         """Without a length, of which nothing is known yet."""
         fixed = ["run=none", "data.train=none", f"train.num_steps={2**40}"]
         return load_config(PretrainConfig, [*self._recipe, *self._words, *fixed])
+
+
+def _begin_from(parent: Rung) -> str:
+    return f"{_BEGIN_FROM}{checkpoint_folder(parent.folder, parent.branch_step)}"
 
 
 def _check_not_set(words: Sequence[str], where: str) -> None:

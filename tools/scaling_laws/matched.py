@@ -2,10 +2,11 @@
 
 What a seed gives a trunk is in all of its branches, so a pair of trunks is one observation: its
 branches are averaged, or subtracted, before the scatter between pairs gives an interval of
-Student's t. It does not depend on how a law bends; it says nothing of compute between the runs.
+Student's t. Of runs without trunks those of one model and seed are such a pair. It does not depend
+on how a law bends; it says nothing of compute between the runs.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,8 @@ _SAME_SIZE, _SAME_SAMPLES = 0.1, 0.01
 _FEWEST_PAIRS = 3
 #: Of a mean of logarithms: made tables have none.
 _LEAST_ERROR = 1e-12
+#: What tells a trunk from the others of its table.
+_Trunk = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -68,8 +71,9 @@ def match_runs(
     if not all({"params", "samples"} <= table.numbers.keys() for table in (first, second)):
         return None
     # Of each pair of trunks: samples, log ratio of the target and of FLOPs, of each length.
-    pairs: dict[tuple[str, str], list[tuple[float, float, float]]] = defaultdict(list)
+    pairs: dict[tuple[_Trunk, _Trunk], list[tuple[float, float, float]]] = defaultdict(list)
     alike = _alike(first, second, by)
+    trunks = _trunks(first), _trunks(second)
     for i, j in alike:
         ratio, flops = (
             float(first.numbers[name][i] / second.numbers[name][j])
@@ -79,7 +83,7 @@ def match_runs(
         )
         if ratio > 0:  # neither is missing or perfect
             place = float(first.numbers["samples"][i]), float(np.log(ratio)), float(np.log(flops))
-            pairs[_run(first, i), _run(second, j)].append(place)
+            pairs[trunks[0][i], trunks[1][j]].append(place)
     several = [np.array(sorted(pair)) for pair in pairs.values() if len(pair) > 1]
     if len(several) < _FEWEST_PAIRS:
         return None
@@ -116,8 +120,21 @@ def _alike(first: Table, second: Table, by: str) -> list[tuple[int, int]]:
     ]
 
 
-def _run(table: Table, row: int) -> str:
-    return (table.texts["run"][row] if "run" in table.texts else "") or f"row {row}"
+def _trunks(table: Table) -> list[_Trunk]:
+    """What the rows of one trunk have in common; of runs by themselves those of one model and seed
+    on one set, and without a model the row alone."""
+    runs, models = (table.texts.get(name, [""] * len(table)) for name in ("run", "model"))
+    num_rows = Counter(runs)
+    alike = [table.texts[name] for name in ("seed", "data", "method") if name in table.texts]
+    trunks: list[_Trunk] = []
+    for row, (run, model) in enumerate(zip(runs, models, strict=True)):
+        if run and (num_rows[run] > 1 or not model):
+            trunks.append(("run", run))
+        elif model:
+            trunks.append(("model", model, *(column[row] for column in alike)))
+        else:
+            trunks.append(("row", str(row)))
+    return trunks
 
 
 def _lengths(pairs: list[Floats], level: float) -> list[MatchedLength]:

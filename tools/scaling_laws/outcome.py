@@ -7,7 +7,7 @@ number is finished, too, as ``diverged``.
 
 import csv
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,9 @@ from pretrain.checkpoint import (
     complete_checkpoints,
     step_of,
 )
+from pretrain.config import PretrainConfig
 from pretrain.metrics import METRICS, read_metrics, read_validations
-from recaption.common.config import UserError, check_unchanged
+from recaption.common.config import UserError, check_unchanged, read_config
 from recaption.common.files import atomic_write, read_json
 from tools.scaling_laws.cost import Costs, ModelCost
 from tools.scaling_laws.hardware import describe_hardware
@@ -30,12 +31,14 @@ RESULTS = "results.csv"
 DONE, FAILED, DIVERGED = "done", "failed", "diverged"
 
 #: ``flops`` are training FLOPs in all, the shared trunk included, as are gpu_hours (of ranks, while
-#: steps were made); ``error`` is 1 - R@1, the mean of both directions; ``params`` leaves out the
-#: token embedding, ``forward_macs_per_sample`` the objective. Rows of one ``run`` share a trunk.
+#: steps were made); ``error`` is 1 - R@1, and ``r5`` and ``r10`` are the other recalls, means of
+#: both directions; ``params`` leaves out the token embedding, ``forward_macs_per_sample`` the
+#: objective. Rows of one ``run`` share a trunk.
 COLUMNS = (
     *("name", "model", "params_image", "params_text", "params", "forward_macs_per_sample"),
     *("flops_per_sample", "samples", "unique_samples", "batch", "lr", "flops", "gpu_hours"),
-    *("samples_per_second", "loss", "error", "method", "data", "seed", "status", "run", "hardware"),
+    *("samples_per_second", "loss", "error", "r5", "r10", "retrieval_loss"),
+    *("method", "data", "seed", "status", "run", "hardware"),
 )
 #: What may be another than when a run was begun. What its held-out figures depend on may not.
 _MAY_CHANGE = (
@@ -89,18 +92,9 @@ def check_cost(rung: Rung, cost: ModelCost) -> None:
     if abs(then / cost.flops_per_sample - 1) > _ROUNDING:
         raise UserError(
             f"{result} was written with {then:.6g} FLOPs a sample, not {cost.flops_per_sample:.6g} "
-            "as they are counted now: give the cost.text_length of then, or delete the file and "
-            "`run` writes it again"
+            "as they are counted now: delete the file and `run` writes it again without training, "
+            "or give the cost.text_length of then"
         )
-
-
-def can_begin(rung: Rung) -> bool:
-    """Whether the trunk that it goes on from is there."""
-    return rung.parent is None or (rung.folder / CONFIG).exists() or _has_branch(rung.parent)
-
-
-def _has_branch(parent: Rung) -> bool:
-    return any(step_of(path) == parent.branch_step for path in complete_checkpoints(parent.folder))
 
 
 def is_trained(rung: Rung) -> bool:
@@ -122,11 +116,12 @@ def close(rung: Rung, config: LadderConfig, costs: Costs) -> dict[str, Any]:
     figures = _held_out(rung)
     if figures is None or row["gpu_hours"] is None:
         raise UserError(f"{rung.folder / METRICS} has no figures of the last step")
-    recall = (figures["t2i_r1"] + figures["i2t_r1"]) / 2
+    r1, r5, r10 = (_mean_recall(figures, k) for k in (1, 5, 10))
     # JSON has no NaN, so a run that diverged has null in its metrics.
     status = DIVERGED if figures["loss"] is None else DONE
-    row |= {"loss": figures["loss"], "error": 1 - recall, "status": status}
-    row["hardware"] = describe_hardware(config)
+    row |= {"loss": figures["loss"], "error": 1 - r1, "r5": r5, "r10": r10, "status": status}
+    row["retrieval_loss"] = figures.get("retrieval_loss")
+    row["hardware"] = describe_hardware(config, _last_ranks(rung, config))
     with atomic_write(rung.folder / RESULT) as path:
         path.write_text(json.dumps(row, indent=1))
     forget_failure(rung)
@@ -144,13 +139,18 @@ def forget_failure(rung: Rung) -> None:
 
 
 def write_results(rungs: list[Rung], config: LadderConfig, costs: Costs) -> list[dict[str, Any]]:
-    """``OUTPUT/results.csv`` of what is done and what failed, in the ladder's order."""
+    """``OUTPUT/results.csv`` of what is done and what failed, in the ladder's order.
+
+    Behind them are runs in ``OUTPUT/runs`` that are done and not in the ladder of now, which may be
+    a part of the one that made them; not such as were measured on other held-out samples.
+    """
     rows = []
     for rung in rungs:
         if (rung.folder / RESULT).exists():
             rows.append(read_json(rung.folder / RESULT))
         elif (rung.folder / FAILURE).exists():
             rows.append(_row(rung, config, costs) | {"status": FAILED})
+    rows += _rows_of_others(rungs)
     with atomic_write(Path(config.output) / RESULTS) as path, path.open("w", newline="") as file:
         writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
         writer.writeheader()
@@ -158,38 +158,76 @@ def write_results(rungs: list[Rung], config: LadderConfig, costs: Costs) -> list
     return rows
 
 
-def measured_seconds(rung: Rung) -> tuple[int, float]:
-    """Images that the weights were trained on so far, and the seconds of their steps: those of the
-    trunk up to where this run begins, and its own."""
-    samples, seconds = measured_seconds_up_to(rung.parent) if rung.parent else (0, 0.0)
-    own, of_own = _measured(rung, rung.begin_step, rung.num_steps)
-    return samples + own, seconds + of_own
+def _rows_of_others(rungs: list[Rung]) -> list[dict[str, Any]]:
+    if not rungs:
+        return []
+    validation = replace(rungs[0].config.validation, every=0)
+    folders, rows = {rung.folder.name for rung in rungs}, []
+    for result in sorted(rungs[0].folder.parent.glob(f"*/{RESULT}")):
+        begun = result.with_name(CONFIG)
+        if result.parent.name in folders or not begun.exists():
+            continue
+        then = read_config(PretrainConfig, begun).validation
+        if replace(then, every=0) == validation:
+            rows.append(read_json(result))
+    return rows
 
 
-def measured_seconds_up_to(rung: Rung) -> tuple[int, float]:
-    """The same up to where the next length begins."""
-    samples, seconds = measured_seconds_up_to(rung.parent) if rung.parent else (0, 0.0)
-    own, of_own = _measured(rung, rung.begin_step, rung.branch_step)
-    return samples + own, seconds + of_own
+@dataclass(frozen=True)
+class Spent:
+    """Images that weights were trained on, and what their steps took."""
+
+    samples: int = 0
+    seconds: float = 0.0
+    rank_seconds: float = 0.0
+
+    def __add__(self, other: "Spent") -> "Spent":
+        return Spent(
+            self.samples + other.samples,
+            self.seconds + other.seconds,
+            self.rank_seconds + other.rank_seconds,
+        )
 
 
-def _measured(rung: Rung, first: int, last: int) -> tuple[int, float]:
-    """Of the steps behind ``first`` up to ``last``, as far as they are made; a window of metrics
-    that reaches over ``last`` counts with its share."""
-    samples, seconds, before = 0, 0.0, first
+def spent_on(rung: Rung, num_ranks: int) -> Spent:
+    """On the weights so far: on the trunk up to where this run begins, and on its own steps.
+
+    Args:
+        rung: the run.
+        num_ranks: that steps were made on whose metrics do not say it.
+    """
+    before = _spent_up_to_branch(rung.parent, num_ranks) if rung.parent else Spent()
+    return before + _spent(rung, rung.num_steps, num_ranks)
+
+
+def _spent_up_to_branch(rung: Rung, num_ranks: int) -> Spent:
+    before = _spent_up_to_branch(rung.parent, num_ranks) if rung.parent else Spent()
+    return before + _spent(rung, rung.branch_step, num_ranks)
+
+
+def _spent(rung: Rung, last: int, num_ranks: int) -> Spent:
+    """On its own steps up to ``last``, as far as they are made; a window of metrics that reaches
+    over ``last`` counts with its share."""
+    spent, before = Spent(), rung.begin_step
     for row in read_metrics(rung.folder / METRICS):
         steps = min(row["step"], last) - before
         if steps > 0:
-            samples += steps * rung.batch
-            seconds += steps * rung.batch / row["samples_per_second"]
+            samples = steps * rung.batch
+            seconds = samples / row["samples_per_second"]
+            spent += Spent(samples, seconds, seconds * row.get("num_ranks", num_ranks))
             before += steps
-    return samples, seconds
+    return spent
+
+
+def _last_ranks(rung: Rung, config: LadderConfig) -> int:
+    rows = read_metrics(rung.folder / METRICS)
+    return int(rows[-1].get("num_ranks", config.world_size)) if rows else config.world_size
 
 
 def _row(rung: Rung, config: LadderConfig, costs: Costs) -> dict[str, Any]:
     cost = costs.of(rung)
-    samples, seconds = measured_seconds(rung)
-    is_measured = samples == rung.samples
+    spent = spent_on(rung, config.world_size)
+    is_measured = spent.samples == rung.samples
     return {
         "name": rung.name,
         "model": rung.model,
@@ -203,10 +241,13 @@ def _row(rung: Rung, config: LadderConfig, costs: Costs) -> dict[str, Any]:
         "batch": rung.batch,
         "lr": rung.config.optim.learning_rate,
         "flops": cost.flops_per_sample * rung.samples,
-        "gpu_hours": seconds * config.world_size / 3600 if is_measured else None,
-        "samples_per_second": samples / seconds if seconds else None,
+        "gpu_hours": spent.rank_seconds / 3600 if is_measured else None,
+        "samples_per_second": spent.samples / spent.seconds if spent.seconds else None,
         "loss": None,
         "error": None,
+        "r5": None,
+        "r10": None,
+        "retrieval_loss": None,
         "method": rung.method,
         "data": _data_name(rung, config),
         "seed": rung.seed,
@@ -221,6 +262,11 @@ def _data_name(rung: Rung, config: LadderConfig) -> str:
     name = config.data.name or config.data.train
     first = rung.config.data.num_samples
     return f"{name}:first-{first}" if first else name
+
+
+def _mean_recall(figures: dict[str, Any], k: int) -> float:
+    recall: float = (figures[f"t2i_r{k}"] + figures[f"i2t_r{k}"]) / 2
+    return recall
 
 
 def _held_out(rung: Rung) -> dict[str, Any] | None:

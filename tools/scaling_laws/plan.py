@@ -1,13 +1,17 @@
 """What each run of a ladder is trained with, what it costs, and how far it has come."""
 
+from collections.abc import Mapping
+from contextlib import suppress
 from statistics import median
 from typing import Any
 
-from recaption.common.config import load_config, print_json
+from recaption.common.config import UserError, load_config, print_json
 from recaption.common.progress import format_seconds
+from tools.scaling_laws.begin import as_begun
 from tools.scaling_laws.cost import Costs, ModelCost, assumed_speed
+from tools.scaling_laws.jobs import Jobs
 from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
-from tools.scaling_laws.outcome import RungState, check_cost, measured_seconds, state_of
+from tools.scaling_laws.outcome import RungState, check_cost, spent_on, state_of
 
 USAGE = """usage: python -m tools.scaling_laws plan LADDER.yaml [key=value ...] [--json]
 
@@ -17,18 +21,34 @@ else by cost.*: an assumption."""
 
 def main(argv: list[str]) -> None:
     config = load_config(LadderConfig, argv, USAGE)
-    plan = make_plan(config, make_rungs(config))
+    rungs = [as_begun(rung) for rung in make_rungs(config)]
+    plan = make_plan(config, rungs, queued_jobs(config, rungs))
     print(format_plan(plan, config))
     print_json(argv, plan)
 
 
-def make_plan(config: LadderConfig, rungs: list[Rung]) -> dict[str, Any]:
+def queued_jobs(config: LadderConfig, rungs: list[Rung]) -> dict[str, str]:
+    """Numbers of the jobs that wait or run, by the runs' names; none where Slurm does not tell."""
+    with suppress(UserError):
+        open_rungs = [rung for rung in rungs if not state_of(rung).is_done]
+        jobs = Jobs(config, open_rungs)
+        return {rung.name: jobs.of(rung).job for rung in open_rungs if jobs.is_queued(rung)}
+    return {}
+
+
+def make_plan(
+    config: LadderConfig, rungs: list[Rung], queued: Mapping[str, str] | None = None
+) -> dict[str, Any]:
     """All figures; ``seconds`` are of what a run need still train, None where unknown."""
+    queued = queued or {}
     costs = Costs(config)
     speeds = Speeds(config, rungs, costs)
     for rung in rungs:
         check_cost(rung, costs.of(rung))
-    rows = [_row(rung, state_of(rung), costs.of(rung), speeds) for rung in rungs]
+    rows = [
+        _row(rung, state_of(rung), costs.of(rung), speeds) | {"job": queued.get(rung.name, "")}
+        for rung in rungs
+    ]
     known = [row["seconds_left"] for row in rows]
     seconds = None if None in known else sum(known)
     return {
@@ -49,11 +69,11 @@ class Speeds:
         of_model = {rung.model: rung for rung in rungs}
         for rung in rungs:
             samples, seconds = totals.get(rung.model, (0, 0.0))
-            more, of_more = measured_seconds(rung)
-            totals[rung.model] = samples + more, seconds + of_more
+            spent = spent_on(rung, config.world_size)
+            totals[rung.model] = samples + spent.samples, seconds + spent.seconds
         self._measured = {name: n / t for name, (n, t) in totals.items() if t}
         rates = [
-            speed * costs.of(of_model[name]).flops_per_sample
+            speed * costs.of(of_model[name]).computed_flops_per_sample
             for name, speed in self._measured.items()
         ]
         self._flops_per_second = median(rates) if rates else None
@@ -64,7 +84,7 @@ class Speeds:
             return self._measured[rung.model], "measured"
         cost = self._costs.of(rung)
         if self._flops_per_second:
-            return self._flops_per_second / cost.flops_per_sample, "FLOP/s of the others"
+            return self._flops_per_second / cost.computed_flops_per_sample, "FLOP/s of the others"
         return assumed_speed(rung, cost, self._config), "assumed"
 
 
@@ -116,6 +136,8 @@ def format_plan(plan: dict[str, Any], config: LadderConfig) -> str:
         status = row["status"]
         if status in ("begun", "failed"):
             status += f" at step {row['step']}"
+        if row["job"]:
+            status += f", job {row['job']} in the queue"
         lines.append(
             f"{row['name']:36}{row['params'] / 1e6:>7.2f}M{row['flops_per_sample'] / 1e9:>8.2f}"
             f"{row['samples']:>9,}{row['batch']:>7}{row['learning_rate']:>9.2g}"

@@ -1,15 +1,19 @@
 """What a process is told about itself, from torchrun, from Slurm, or from nobody."""
 
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from pretrain.distributed.launch import VARIABLES, announce_rank, describe_attempt, first_host
 from recaption.common.config import UserError
+from recaption.common.processes import process_start
 from tests.places import CHECKOUT
+from tools.stages import torchrun
 
 
 def task(tmp_path: Path, **changes: str) -> dict[str, str]:
@@ -113,3 +117,27 @@ def test_the_attempt() -> None:
     assert describe_attempt(job) == "attempt 1 of job 7 on n[1-2]"
     job["SLURM_RESTART_COUNT"] = "2"
     assert describe_attempt(job).startswith("attempt 3 ")
+
+
+def test_the_ranks_of_a_torchrun_that_is_killed_end(tmp_path: Path) -> None:
+    """They live in sessions of their own, so nothing else would tell them."""
+    words = [*torchrun(2), "tests.pretrain.distributed.waiting_rank", str(tmp_path)]
+    launcher = subprocess.Popen(words, cwd=CHECKOUT, stderr=subprocess.DEVNULL)
+    ranks: list[int] = []
+    try:
+        end = time.monotonic() + 60
+        while len(ranks) < 2 and time.monotonic() < end:
+            time.sleep(0.1)
+            ranks = [int(path.name) for path in tmp_path.iterdir()]
+        assert len(ranks) == 2 and all(process_start(rank) for rank in ranks)
+        launcher.kill()
+        launcher.wait()
+        end = time.monotonic() + 10
+        while any(process_start(rank) for rank in ranks) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not any(process_start(rank) for rank in ranks)
+    finally:
+        launcher.kill()
+        for rank in ranks:
+            if process_start(rank):
+                os.kill(rank, signal.SIGKILL)

@@ -1,6 +1,7 @@
 """From a YAML to runs: which, with what, and what each goes on from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +58,7 @@ def test_without_trunks_each_is_alone(path: Path) -> None:
     assert all(rung.parent is None and rung.begin_step == 0 for rung in rungs)
     assert {rung.config.optim.schedule for rung in rungs} == {"cosine"}
     assert [rung.config.optim.num_warmup_steps for rung in rungs] == [1, 2, 1, 2]
+    assert [rung.run for rung in rungs] == [rung.name for rung in rungs]  # nothing in common
 
 
 def test_sets_and_seeds_are_trunks_of_their_own(one_size: Path) -> None:
@@ -93,6 +95,31 @@ def test_costs_are_those_of_the_trainer(path: Path) -> None:
     assert cost.flops_per_sample - cost.flops["loss"] == pytest.approx(expected)
     assert cost.params_image + cost.params_text - cost.params == pytest.approx(49408 * 24, rel=0.01)
     assert (Path(config.output) / "costs.json").exists()
+
+
+def test_flops_do_not_depend_on_the_ranks(path: Path) -> None:
+    """So that a row stays true when the ladder goes on with more ranks."""
+    costs = []
+    for num_ranks in (1, 2):
+        words = [str(path), "cost.text_length=32", f"num_ranks={num_ranks}"]
+        config = load_config(LadderConfig, words)
+        rung = make_rungs(config)[0]
+        assert rung.config.data.batch_size == rung.batch / num_ranks
+        costs.append(Costs(config).of(rung).flops)
+    assert costs[0] == costs[1]
+
+
+def test_what_is_computed_twice_takes_time_but_is_no_flops(path: Path) -> None:
+    def first_row(*words: str) -> dict[str, Any]:
+        config = load_config(LadderConfig, [str(path), "cost.text_length=32", *words])
+        row: dict[str, Any] = make_plan(config, make_rungs(config))["rungs"][0]
+        return row
+
+    once = first_row()
+    for word in ("engine.num_micro_batches=2", "train.recompute_blocks=true"):
+        twice = first_row(f"overrides=[{word}]")
+        assert twice["flops"] == once["flops"]
+        assert 1.1 < twice["seconds_left"] / once["seconds_left"] < 1.5
 
 
 def test_a_plan_counts_what_is_left(path: Path) -> None:
@@ -141,6 +168,15 @@ def test_the_ladder_of_the_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
             for method in ("caft", "clip")
         )
         assert abs(ours - theirs) < 0.05 * ours
+
+
+def test_an_estimate_takes_the_share_that_trainings_reach(path: Path) -> None:
+    config = load_config(
+        LadderConfig, [str(path), "cost.flops_per_second=0", "cost.accelerator=a100", "num_ranks=2"]
+    )
+    row = make_plan(config, make_rungs(config))["rungs"][0]
+    reached = row["samples_per_second"] * row["flops_per_sample"]
+    assert reached == pytest.approx(2 * 0.15 * 19.5e12)
 
 
 def test_an_unknown_accelerator(path: Path) -> None:

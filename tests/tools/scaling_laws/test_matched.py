@@ -59,6 +59,18 @@ def test_a_pair_of_trunks_is_one_observation(tmp_path: Path) -> None:
     assert matched.lengths[2].ratio.value == pytest.approx(longest)
 
 
+def test_runs_without_trunks_pair_by_model_and_seed(tmp_path: Path) -> None:
+    """A ladder of cosine runs has a `run` a row; two seeds of a model are two observations."""
+    given = rows(num_sizes=2) + rows(num_sizes=2, seed=0)
+    for number, row in enumerate(given):
+        row |= {"seed": number // 12, "model": row["run"], "run": row["name"] + str(number)}
+    matched = match(tmp_path, given)
+    assert matched is not None
+    assert (matched.num_pairs, matched.num_unmatched) == (4, 0)
+    assert [length.num_pairs for length in matched.lengths] == [4, 4, 4]
+    assert matched.ratio.value == pytest.approx(np.exp(np.log(RATIOS[:2]).mean()))
+
+
 def test_a_perfect_run_and_a_gap_have_no_ratio(tmp_path: Path) -> None:
     given = rows()
     given[0]["error"], given[-1]["error"] = 0, ""

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,10 +15,11 @@ from tests.tools.scaling_laws.ladders import write_ladder
 from tools.scaling_laws.cost import Costs
 from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
 from tools.scaling_laws.outcome import (
+    Spent,
     check_cost,
     close,
-    measured_seconds,
     note_failure,
+    spent_on,
     state_of,
     write_results,
 )
@@ -32,11 +34,14 @@ def ladder(tmp_path: Path) -> LadderConfig:
     )
 
 
-def write_metrics(rung: Rung, *rows: tuple[int, float], **validation: float | None) -> None:
-    """Rows of (step, samples a second), as the trainer writes them."""
+def write_metrics(rung: Rung, *rows: tuple[float, ...], **validation: float | None) -> None:
+    """Rows of (step, samples a second[, ranks]), as the trainer writes them."""
     rung.folder.mkdir(parents=True)
-    lines = [{"step": step, "samples_per_second": speed} for step, speed in rows]
+    names = ("step", "samples_per_second", "num_ranks")
+    lines: list[dict[str, Any]] = [dict(zip(names, row, strict=False)) for row in rows]
     if validation:
+        ways = [f"{way}_r{k}" for way in ("t2i", "i2t") for k in (1, 5, 10)]
+        validation = dict.fromkeys(ways, 0.5) | validation
         lines.append({"step": rung.num_steps, "validation": validation})
     text = "".join(json.dumps(line) + "\n" for line in lines)
     (rung.folder / "metrics.jsonl").write_text(text)
@@ -49,8 +54,8 @@ def test_a_row_is_of_the_whole_path(ladder: LadderConfig) -> None:
     assert (first.branch_step, second.begin_step, second.num_steps) == (2, 2, 8)
     write_metrics(first, (1, 1.0), (3, 2.0), (4, 4.0), loss=2.0, t2i_r1=0.5, i2t_r1=0.25)
     write_metrics(second, (5, 3.0), (8, 12.0), loss=1.0, t2i_r1=0.75, i2t_r1=0.25)
-    assert measured_seconds(first) == (16, 4 + 8 / 2 + 1)
-    assert measured_seconds(second) == (32, (4 + 4 / 2) + 12 / 3 + 12 / 12)
+    assert spent_on(first, 1) == Spent(16, 4 + 8 / 2 + 1, 9)
+    assert spent_on(second, 1) == Spent(32, (4 + 4 / 2) + 12 / 3 + 12 / 12, 11)
     costs = Costs(ladder)
     row = close(second, ladder, costs)
     assert row["gpu_hours"] == pytest.approx(11 / 3600)
@@ -59,6 +64,41 @@ def test_a_row_is_of_the_whole_path(ladder: LadderConfig) -> None:
     assert row["flops"] == 32 * row["flops_per_sample"] > 0
     assert (row["run"], row["status"], row["unique_samples"]) == ("clip-s-seed0", "done", 24)
     assert state_of(second).is_done and not state_of(first).is_done
+
+
+def test_each_stretch_counts_with_the_ranks_that_made_it(ladder: LadderConfig) -> None:
+    """The trunk's seconds are not those of today's ranks."""
+    first, second = make_rungs(ladder)
+    write_metrics(first, (4, 2.0, 1), loss=2.0)
+    write_metrics(second, (4, 4.0, 2), (8, 8.0, 3), loss=1.0)
+    assert spent_on(second, 9).rank_seconds == 1 * 8 / 2 + 2 * 8 / 4 + 3 * 16 / 8
+    row = close(second, ladder, Costs(ladder))
+    assert row["gpu_hours"] == pytest.approx(14 / 3600)
+    assert row["hardware"].startswith("3 ranks on ")
+
+
+def test_all_recalls_and_the_comparable_loss_stand_in_the_row(ladder: LadderConfig) -> None:
+    first, second = make_rungs(ladder)
+    recalls = {"t2i_r5": 0.5, "i2t_r5": 0.75, "t2i_r10": 1.0, "i2t_r10": 0.5}
+    write_metrics(first, (4, 1.0), loss=2.0, retrieval_loss=1.5, **recalls)
+    row = close(first, ladder, Costs(ladder))
+    assert (row["r5"], row["r10"], row["retrieval_loss"]) == (0.625, 0.75, 1.5)
+    write_metrics(second, (8, 1.0), loss=2.0)  # of a trainer that did not measure it yet
+    assert close(second, ladder, Costs(ladder))["retrieval_loss"] is None
+
+
+def test_rows_of_runs_that_are_not_in_the_ladder_of_now_stay(
+    ladder: LadderConfig, tmp_path: Path
+) -> None:
+    rungs, costs = make_rungs(ladder), Costs(ladder)
+    for rung in rungs:
+        write_metrics(rung, (rung.num_steps, 1.0), loss=2.0)
+        close(rung, ladder, costs)
+    names = [rung.name for rung in rungs]
+    assert [row["name"] for row in write_results(rungs[1:], ladder, costs)] == names[::-1]
+    # What was measured on other samples is another thing.
+    ladder.data.num_val_samples = 4
+    assert write_results(make_rungs(ladder)[1:], ladder, costs)[1:] == []
 
 
 def test_a_run_that_diverged_is_done_and_says_so(ladder: LadderConfig) -> None:
