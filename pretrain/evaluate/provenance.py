@@ -2,7 +2,7 @@
 
 import re
 import subprocess
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,13 @@ def describe_data(folder: Path) -> dict[str, Any]:
 
 
 def describe_code() -> dict[str, Any]:
-    """Version of the package, and the commit where it runs from a checkout."""
+    """Version of the package if it is installed, and the commit if it runs from a checkout."""
+    try:
+        installed = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        installed = None
     return {
-        "version": version(DISTRIBUTION),
+        "version": installed,
         "commit": _commit(Path(__file__).parent),
         "torch": torch.__version__,
     }

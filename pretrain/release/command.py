@@ -1,7 +1,9 @@
 """The command: writes a release aside, proves that it opens and gives the same, then names it."""
 
 import json
+import re
 import shutil
+import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +25,7 @@ from pretrain.inference import (
     load_for_inference,
 )
 from pretrain.release.card import write_card
-from pretrain.release.evaluation import Figures, matching_figures
+from pretrain.release.evaluation import Figures, matching_figures, not_numbers
 from pretrain.release.facts import FACTS, Facts, Given, gather_facts
 from pretrain.release.fresh import open_in_fresh_process
 from pretrain.release.model import ReleasedModel
@@ -59,6 +61,13 @@ class ReleaseConfig:
             raise ConfigError(f"step={self.step}: it is a number of steps, or {EMA}")
         if Path(self.name).name != self.name:
             raise ConfigError(f"name={self.name}: it becomes a folder's name; leave out the slash")
+        if self.name.startswith("."):
+            raise ConfigError(f"name={self.name}: it becomes a folder that is not hidden")
+        if self.licence and not re.fullmatch(r"[a-z0-9.+-]+", self.licence):
+            raise ConfigError(
+                f"licence={self.licence}: give it as the hub writes it, such as apache-2.0 or "
+                "cc-by-nc-4.0 (small letters, digits, dots, hyphens); other where it has no name"
+            )
 
 
 def main(argv: list[str]) -> None:
@@ -71,6 +80,9 @@ def main(argv: list[str]) -> None:
     benchmarks = [*measured.benchmarks["benchmarks"]] if measured.benchmarks else []
     if measured.evaluation is None:
         print(f"evaluation figures: none, {measured.evaluation_note}")
+    for name, tree in ((RESULT, measured.evaluation), (RESULTS, measured.benchmarks)):
+        for figure in not_numbers(tree):
+            print(f"warning: {name}: {figure} is not a number", file=sys.stderr)
     print(f"benchmark figures: {', '.join(benchmarks) or f'none, {measured.benchmarks_note}'}")
     told = {
         "release": str(output),
