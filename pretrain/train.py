@@ -16,6 +16,7 @@ from pretrain.checkpoint import (
     read_state,
     record_rollback,
 )
+from pretrain.code_history import note_code
 from pretrain.config import PretrainConfig
 from pretrain.data.stream import BatchStream
 from pretrain.data.tokens import Tokenizer
@@ -84,6 +85,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     if ranks.is_first:
         run.mkdir(parents=True, exist_ok=True)
         write_config(config, run / CONFIG)
+        note_code(run, state.step)
 
     # ---- data, model, engine
     tokenizer = Tokenizer(config.model.text.part.context_length)

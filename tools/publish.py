@@ -1,12 +1,16 @@
 """Puts a release on a model hub; without upload=true it only tells what would be put where.
 
 The folder must be whole (SHA256SUMS), free of pickles, and name no path of this machine. What an
-older release in the same repository had and this one has not is deleted there. The token is that
-of `hf auth login` or of the environment variable HF_TOKEN.
+older release in the same repository had and this one has not is deleted there, and told. Files
+that no release has put there are an error, unless replace=true has them deleted as well. The
+token is that of `hf auth login` or of the environment variable HF_TOKEN.
 """
 
+import contextlib
+import glob
 import os
 import sys
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,8 @@ USAGE = f"""usage: python -m tools.publish release=FOLDER repository=OWNER/NAME 
 {__doc__.strip()}"""
 #: Whatever a release holds is text, numbers or pictures; nothing that runs when it is opened.
 _SUFFIXES = {"", ".gz", ".json", ".md", ".png", ".safetensors", ".txt"}
+#: The hub's own, which an upload leaves alone.
+_OF_THE_HUB = {".gitattributes"}
 
 
 @dataclass
@@ -29,6 +35,7 @@ class PublishConfig:
     revision: str = "main"  # branch that is written to
     private: bool = True  # a repository that is made is seen by its owner only
     upload: bool = False  # do it
+    replace: bool = False  # delete what is in the repository, even what no release has put there
     message: str = ""  # of the commit; empty: the name of the release
 
     def __post_init__(self) -> None:
@@ -75,7 +82,8 @@ def upload(config: PublishConfig, names: list[str]) -> str:
     """Sends the files in one commit; returns its address.
 
     Raises:
-        UserError: the hub cannot be reached, or refuses, or there is no huggingface_hub.
+        UserError: the hub cannot be reached, or refuses, or there is no huggingface_hub, or the
+            repository holds what no release has put there.
     """
     try:  # an optional package, and not for telling what would go
         from huggingface_hub import HfApi
@@ -87,18 +95,44 @@ def upload(config: PublishConfig, names: list[str]) -> str:
         hub.create_repo(config.repository, private=config.private, exist_ok=True)
         if config.revision != "main":
             hub.create_branch(config.repository, branch=config.revision, exist_ok=True)
+        former = _in_the_way(hub, config, names)
         commit = hub.upload_folder(
             repo_id=config.repository,
             folder_path=folder,
             revision=config.revision,
             allow_patterns=names,
-            delete_patterns="*",
+            delete_patterns=[glob.escape(name) for name in former],
             commit_message=config.message or f"Release {folder.resolve().name}",
         )
     except (OSError, ValueError) as error:  # of huggingface_hub, all of them
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{config.repository} cannot be written ({reason})") from None
+    for name in former:
+        print(f"  deleted there: {name}")
     return commit.commit_url
+
+
+def _in_the_way(hub: Any, config: PublishConfig, names: list[str]) -> list[str]:
+    """What is in the repository and not in the release: it will be deleted.
+
+    Raises:
+        UserError: no release has put it there, and `replace` was not given.
+    """
+    repository, revision = config.repository, config.revision
+    there = {*hub.list_repo_files(repository, revision=revision)} - _OF_THE_HUB
+    known: set[str] = set()
+    if SUMS in there:
+        with tempfile.TemporaryDirectory() as folder, contextlib.suppress(UserError):  # no list
+            hub.hf_hub_download(repository, SUMS, revision=revision, local_dir=folder)
+            known = {SUMS, *read_checksums(Path(folder))}
+    foreign = sorted(there - known)
+    if foreign and not config.replace:
+        raise UserError(
+            f"{repository} (branch {revision}) holds {len(foreign)} files that no release has put "
+            f"there: {', '.join(foreign[:5])}{', ...' if foreign[5:] else ''}; replace=true "
+            "deletes them, or give another repository"
+        )
+    return sorted(there - {*names})
 
 
 if __name__ == "__main__":

@@ -42,9 +42,13 @@ def describe_data(folder: Path) -> dict[str, Any]:
 
 
 def describe_code() -> dict[str, Any]:
-    """Version of the package, and the commit where it runs from a checkout."""
+    """Version of the package if it is installed, and the commit if it runs from a checkout."""
+    try:
+        installed = version(DISTRIBUTION)
+    except PackageNotFoundError:
+        installed = None
     return {
-        "version": version(DISTRIBUTION),
+        "version": installed,
         "commit": _commit(Path(__file__).parent),
         "torch": torch.__version__,
     }

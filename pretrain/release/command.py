@@ -1,7 +1,7 @@
 """The command: writes a release aside, proves that it opens and gives the same, then names it."""
 
 import json
-import os
+import re
 import shutil
 import sys
 from dataclasses import asdict, dataclass
@@ -15,7 +15,7 @@ from pretrain.checkpoint import (
     complete_checkpoints,
     newest_checkpoint,
 )
-from pretrain.checksums import SUMS, files_of, read_checksums, write_checksums
+from pretrain.checksums import write_checksums
 from pretrain.evaluate.benchmarks.results import RESULTS
 from pretrain.evaluate.command import RESULT
 from pretrain.inference import (
@@ -25,11 +25,12 @@ from pretrain.inference import (
     load_for_inference,
 )
 from pretrain.release.card import write_card
-from pretrain.release.evaluation import Figures, matching_figures
+from pretrain.release.evaluation import Figures, matching_figures, not_numbers
 from pretrain.release.facts import FACTS, Facts, Given, gather_facts
 from pretrain.release.fresh import open_in_fresh_process
 from pretrain.release.model import ReleasedModel
 from pretrain.release.privacy import private_paths
+from pretrain.release.replacing import check_replaceable, folder_in_place_of
 from pretrain.release.sample import SAMPLES, write_samples
 from pretrain.release.training_data import DATA_CARD, last_names, read_data_card
 from recaption.common.config import ConfigError, UserError, load_config, print_json, to_dict
@@ -60,6 +61,13 @@ class ReleaseConfig:
             raise ConfigError(f"step={self.step}: it is a number of steps, or {EMA}")
         if Path(self.name).name != self.name:
             raise ConfigError(f"name={self.name}: it becomes a folder's name; leave out the slash")
+        if self.name.startswith("."):
+            raise ConfigError(f"name={self.name}: it becomes a folder that is not hidden")
+        if self.licence and not re.fullmatch(r"[a-z0-9.+-]+", self.licence):
+            raise ConfigError(
+                f"licence={self.licence}: give it as the hub writes it, such as apache-2.0 or "
+                "cc-by-nc-4.0 (small letters, digits, dots, hyphens); other where it has no name"
+            )
 
 
 def main(argv: list[str]) -> None:
@@ -72,6 +80,9 @@ def main(argv: list[str]) -> None:
     benchmarks = [*measured.benchmarks["benchmarks"]] if measured.benchmarks else []
     if measured.evaluation is None:
         print(f"evaluation figures: none, {measured.evaluation_note}")
+    for name, tree in ((RESULT, measured.evaluation), (RESULTS, measured.benchmarks)):
+        for figure in not_numbers(tree):
+            print(f"warning: {name}: {figure} is not a number", file=sys.stderr)
     print(f"benchmark figures: {', '.join(benchmarks) or f'none, {measured.benchmarks_note}'}")
     told = {
         "release": str(output),
@@ -98,57 +109,18 @@ def release(config: ReleaseConfig) -> Released:
     run = Path(config.run)
     if not (run / CONFIG).is_file():
         raise UserError(f"{run} is not a run: it holds no {CONFIG}")
+    if config.output:
+        check_replaceable(Path(config.output))  # before the work
     is_mean = config.ema or config.step == EMA
     step = None if config.step in (None, EMA) else int(str(config.step))
     inference = load_for_inference(_choose_checkpoint(run, step), ema=is_mean)
     given = Given(config.name, config.data, config.licence, config.hardware)
     facts = gather_facts(run, inference, given)
-    output = Path(config.output or run / "releases" / facts.name)
-    _check_replaceable(output)
-    aside = _beside(output, "tmp")
-    shutil.rmtree(aside, ignore_errors=True)
-    try:
-        aside.mkdir(parents=True)
-        figures = _write(run, inference, facts, aside)
-        open_in_fresh_process(aside)
-        _put_in_place(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    output = Path(config.output or run / "releases" / facts.name).resolve()
+    with folder_in_place_of(output) as folder:
+        figures = _write(run, inference, facts, folder)
+        open_in_fresh_process(folder)
     return Released(output, facts, figures)
-
-
-def _check_replaceable(output: Path) -> None:
-    """Raises: UserError: the folder holds what no release has put there."""
-    if not output.exists() or (output.is_dir() and not any(output.iterdir())):
-        return
-    if not all((output / name).is_file() for name in (SUMS, RELEASE_CONFIG, FACTS)):
-        raise UserError(f"{output} is there and is no release: give another folder")
-    foreign = sorted({*files_of(output)} - read_checksums(output).keys())
-    if foreign:
-        raise UserError(f"{output / foreign[0]} is no part of the release there: move it first")
-
-
-def _put_in_place(new: Path, output: Path) -> None:
-    """Gives a folder its name. Whatever fails, one whole release is there under some name."""
-    if not output.exists():
-        new.rename(output)
-        return
-    old = _beside(output, "old")
-    output.rename(old)
-    try:
-        new.rename(output)
-    except OSError:
-        old.rename(output)
-        raise
-    try:
-        shutil.rmtree(old)
-    except OSError as error:
-        print(f"warning: the former release stays in {old}: {error}", file=sys.stderr)
-
-
-def _beside(output: Path, ending: str) -> Path:
-    output = output.resolve()  # `.` has no name
-    return output.with_name(f".{output.name}.{os.getpid()}.{ending}")
 
 
 def _choose_checkpoint(run: Path, step: int | None) -> Path:

@@ -1,5 +1,7 @@
 """Figures go into a release only with the weights that they were measured with."""
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,9 @@ from pretrain.evaluate.benchmarks.results import RESULTS
 from pretrain.evaluate.command import RESULT
 from recaption.common.files import read_json
 
+#: What a card is made of, of each of the two.
+_SECTIONS = {"retrieval", "localisation", "captions", "data", "summary"}
+_BENCHMARK_SECTIONS = {"title", "variant", "coverage", "figures"}
 #: Texts and pictures of a benchmark, which are for its page and not ours to publish.
 _EXAMPLES = {"examples", "maps"}
 
@@ -26,6 +31,8 @@ class Figures:
 def matching_figures(run: Path, config: PretrainConfig, weights: dict[str, Any]) -> Figures:
     """The figures in a run's folder that are of these very weights, on images of their size.
 
+    Retrieval is that of the score which the release gives: CAFT's, with the alpha of the run.
+
     Args:
         run: the run's folder.
         config: of the run.
@@ -37,6 +44,7 @@ def matching_figures(run: Path, config: PretrainConfig, weights: dict[str, Any])
         evaluation = _mapping(read_json(run / RESULT))
         measured, seen = _mapping(evaluation.get("checkpoint")), evaluation.get("image_size")
         why = _why_others(measured, seen, weights, size)
+        why = why or _why_no_card(evaluation, config)
         found.evaluation_note = f"the run was evaluated {why}" if why else ""
         found.evaluation = None if why else evaluation
     else:
@@ -47,6 +55,10 @@ def matching_figures(run: Path, config: PretrainConfig, weights: dict[str, Any])
         why = _why_others(_mapping(model.get("weights")), model.get("image_size"), weights, size)
         if not benchmarks:
             why = "without figures"
+        for name, result in benchmarks.items():
+            lacking = sorted(_BENCHMARK_SECTIONS - _mapping(result).keys())
+            if lacking and not why:
+                why = f"by another version: {RESULTS} lacks `{lacking[0]}` of {name}"
         found.benchmarks_note = f"benchmarks were run {why}" if why else ""
         if not why:
             bare = {name: _without_examples(result) for name, result in benchmarks.items()}
@@ -67,6 +79,27 @@ def _why_others(
     if image_size != size:
         return f"on images of {image_size} px, not {size}"
     return ""
+
+
+def _why_no_card(evaluation: dict[str, Any], config: PretrainConfig) -> str:
+    lacking = sorted(_SECTIONS - evaluation.keys())
+    if lacking:
+        return f"by another version: {RESULT} lacks `{lacking[0]}`"
+    alpha = _mapping(evaluation["retrieval"]).get("alpha")
+    own = config.objective.caft.alpha if config.objective.name == "caft" else None
+    return f"with alpha {alpha}, not {own}" if alpha != own else ""
+
+
+def not_numbers(tree: Any, name: str = "") -> Iterator[str]:
+    """Where figures are NaN or infinite: `retrieval.columns.blended.text_to_image.r1`."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from not_numbers(value, f"{name}.{key}" if name else key)
+    elif isinstance(tree, list):
+        for number, value in enumerate(tree):
+            yield from not_numbers(value, f"{name}.{number}")
+    elif isinstance(tree, float) and not math.isfinite(tree):
+        yield name
 
 
 def _mapping(tree: Any) -> dict[str, Any]:

@@ -3,13 +3,13 @@
 None stands for what is not known.
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from pretrain.checkpoint import EMA_WEIGHTS, STATE
+from pretrain.code_history import read_code
 from pretrain.config import PretrainConfig
 from pretrain.evaluate.provenance import describe_code, describe_weights
 from pretrain.inference import InferenceModel
@@ -43,6 +43,7 @@ class Training:
     hours: float | None  # wall time of the steps, without those that were done again
     hardware: str | None
     final_loss: float | None  # the last that was logged
+    code: list[dict[str, Any]] = field(default_factory=list)  # by steps, as `read_code` tells
 
 
 @dataclass
@@ -59,7 +60,7 @@ class Facts:
     weights: dict[str, Any]  # the file that they come from, as `describe_weights` tells
     is_mean: bool  # they are the running mean of the run's weights
     licence: str | None  # of the weights
-    code: dict[str, Any] = field(default_factory=describe_code)
+    released_with: dict[str, Any] = field(default_factory=describe_code)
 
 
 def gather_facts(run: Path, inference: InferenceModel, given: Given) -> Facts:
@@ -103,14 +104,25 @@ def _describe_training(
         num_samples_seen=seen,
         global_batch=batch,
         num_ranks=num_ranks if num_ranks and not rest else None,
-        hours=_hours(rows, batch),
+        hours=_hours(rows, step, batch, config),
         hardware=hardware,
         final_loss=rows[-1].get("loss") if rows else None,
+        code=[part for part in read_code(run) if part["after_step"] < step],
     )
 
 
-def _hours(rows: Iterable[dict[str, Any]], global_batch: int | None) -> float | None:
-    """By the rate of each window of steps: what was done twice after a stop counts once."""
+def _hours(
+    rows: list[dict[str, Any]], step: int, global_batch: int | None, config: PretrainConfig
+) -> float | None:
+    """By the rate of each window of steps: what was done twice after a stop counts once.
+
+    None where rows are missing at either end: a run that began from another's checkpoint has none
+    of the steps before.
+    """
+    if not rows or config.train.begin_from:
+        return None
+    if max(rows[0]["step"], step - rows[-1]["step"]) > config.train.log_every:
+        return None
     seconds = 0.0
     for before, row in pairwise([{"step": 0}, *rows]):
         rate = row.get("samples_per_second")

@@ -24,8 +24,8 @@ _VIT_SIZES = {
 }
 #: The same of CAFT's hierarchical encoder: `configs/model/caft_*.yaml`.
 _HIERARCHICAL_SIZES = {(96, 7): "Ti", (384, 11): "S", (768, 11): "B", (960, 24): "L"}
-#: Folders that are called so by what is in them, not by where it comes from.
-_NO_DATA_NAMES = {"", "train", "val", "packed", "shards", "data", "mds", "unknown"}
+#: Folders that are called so by what is in them, not by where it comes from; and places.
+_NO_DATA_NAMES = {"", "train", "val", "packed", "shards", "data", "mds", "unknown", ".."}
 
 
 def release_name(
@@ -45,8 +45,9 @@ def release_name(
         is_mean: whether the weights are the running mean, which the name then says.
     """
     parts = [architecture_name(config)]
-    if data:
-        parts.append(re.sub(r"[^\w.]+", "_", data))
+    named = re.sub(r"[^\w.]+", "_", data or "").strip("._")
+    if named:
+        parts.append(named)
     if num_samples_seen:
         parts.append(f"s{short_count(num_samples_seen)}")
     if global_batch:
@@ -70,7 +71,8 @@ def data_name(train: str) -> str | None:
     """
     folder = PurePosixPath(train)
     for name in (folder.name, folder.parent.name):
-        if name.lower() not in _NO_DATA_NAMES:
+        is_place = name.startswith("~") or name.endswith(":")  # a home; the scheme of an address
+        if name.lower() not in _NO_DATA_NAMES and not is_place:
             return name
     return None
 

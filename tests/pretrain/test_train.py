@@ -15,7 +15,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from pretrain.checkpoint import complete_checkpoints, newest_checkpoint
+from pretrain.code_history import read_code
 from pretrain.config import PretrainConfig
+from pretrain.evaluate.provenance import describe_code
 from pretrain.inference import load_for_inference
 from pretrain.metrics import read_metrics
 from pretrain.models.image.superpixels import SpixelFcn
@@ -64,6 +66,8 @@ def test_a_run_leaves_config_metrics_and_complete_checkpoints(whole_run: Path) -
     ]
     assert min(shares[:3]) > 0 and sum(shares) <= 1
     assert "min_crop_area" in (whole_run / "config.yaml").read_text()
+    (code,) = read_code(whole_run)
+    assert code == {"after_step": 0, **describe_code()}
 
 
 def test_a_resumed_run_equals_an_uninterrupted_one(config: Path, whole_run: Path) -> None:

@@ -69,9 +69,14 @@ def test_a_release_goes_to_the_hub_and_comes_back(release: Path, tmp_path: Path)
     (release / ".cache" / "secret").touch()
     command = ("-m", "tools.publish", f"release={release}", "repository=lab/caft", "upload=true")
     with serve_hub() as hub:
-        hub.files["lab/caft"] = {".gitattributes": b"", "of_an_older_release.bin": b""}
+        older = {".gitattributes": b"", "older.json": b"", "README.md": b"# Older"}
+        sums = "".join(f"{'0' * 64}  {name}\n" for name in ("older.json", "README.md"))
+        hub.files["lab/caft"] = older | {"SHA256SUMS": sums.encode()}
         done = python(hub, tmp_path, *command, "--json")
         assert done.returncode == 0, done.stderr
+        assert [line for line in done.stdout.splitlines() if "deleted" in line] == [
+            "  deleted there: older.json"
+        ]
         assert hub.is_private == {"lab/caft": True}
         assert hub.messages == ["Release CAFT-B-16"]
         assert hub.files["lab/caft"].keys() == {*FILES, "SHA256SUMS", ".gitattributes"}
@@ -90,6 +95,31 @@ def test_a_release_goes_to_the_hub_and_comes_back(release: Path, tmp_path: Path)
     for name, content in FILES.items():
         assert (Path(whole) / name).read_text() == content
     assert error.startswith("UserError hf://lab/none cannot be fetched (")
+
+
+@pytest.mark.parametrize(
+    "there",
+    [
+        {"weights.bin": b"theirs"},
+        {"weights.bin": b"theirs", "SHA256SUMS": f"{'0' * 64}  README.md\n".encode()},
+    ],
+)
+def test_what_no_release_has_put_there_is_deleted_only_when_asked_for(
+    release: Path, tmp_path: Path, there: dict[str, bytes]
+) -> None:
+    command = ("-m", "tools.publish", f"release={release}", "repository=lab/caft", "upload=true")
+    with serve_hub() as hub:
+        hub.files["lab/caft"] = {".gitattributes": b"", "README.md": b"theirs"} | there
+        before = dict(hub.files["lab/caft"])
+        done = python(hub, tmp_path, *command)
+        assert done.returncode == 2
+        names = "weights.bin" if len(there) == 2 else "README.md, weights.bin"
+        assert f"no release has put there: {names}; replace=true deletes them" in done.stderr
+        assert hub.files["lab/caft"] == before
+        done = python(hub, tmp_path, *command, "replace=true")
+        assert done.returncode == 0, done.stderr
+        assert "deleted there: weights.bin" in done.stdout
+        assert hub.files["lab/caft"].keys() == {*FILES, "SHA256SUMS", ".gitattributes"}
 
 
 def test_a_hub_that_is_not_there_is_one_line(release: Path, tmp_path: Path) -> None:

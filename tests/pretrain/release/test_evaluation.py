@@ -13,6 +13,7 @@ from pretrain.release.card import write_card
 from pretrain.release.command import _write
 from pretrain.release.evaluation import Figures, matching_figures
 from pretrain.release.facts import Given, gather_facts
+from tests.pretrain.trainruns import TINY
 from tests.pretrain.untrained import TINY_CLIP, write_boxed_shards, write_run
 
 BOTH_WAYS = {"text_to_image": {"r1": 0.25}, "image_to_text": {"r1": 0.5}}
@@ -89,6 +90,29 @@ def test_an_evaluation_of_other_weights(run: Path) -> None:
     card = write_card(gather_facts(run, inference, Given()), inference.config, found)
     assert f"Unknown: {found.evaluation_note}." in card
     assert "| training samples | unknown |" in card
+
+
+def test_an_evaluation_with_another_alpha(tmp_path: Path) -> None:
+    run = write_run(tmp_path / "caft", TINY)
+    data = write_boxed_shards(tmp_path / "boxes", 8)
+    evaluate([f"checkpoint={run}", f"data={data}", "report=false", "alpha=0.9"])
+    assert figures_of(run).evaluation is None
+    own = load_for_inference(run).config.objective.caft.alpha
+    assert figures_of(run).evaluation_note == f"the run was evaluated with alpha 0.9, not {own}"
+    evaluate([f"checkpoint={run}", f"data={data}", "report=false", f"alpha={own}"])
+    assert figures_of(run).evaluation is not None
+
+
+def test_figures_of_another_version(run: Path, tmp_path: Path) -> None:
+    weights = describe_weights(load_for_inference(run).weights)
+    (run / "evaluation.json").write_text(json.dumps({"checkpoint": weights, "image_size": 32}))
+    write_results(run)
+    results = json.loads((run / "results.json").read_text())
+    del results["benchmarks"]["docci"]["coverage"]
+    (run / "results.json").write_text(json.dumps(results))
+    card = (write_release(run, tmp_path / "release") / "README.md").read_text()
+    assert "evaluated by another version: evaluation.json lacks `captions`." in card
+    assert "run by another version: results.json lacks `coverage` of docci." in card
 
 
 def test_benchmarks_of_these_weights(run: Path, tmp_path: Path) -> None:

@@ -90,6 +90,14 @@ def test_hours_are_those_of_the_steps_that_were_kept(tmp_path: Path) -> None:
     seconds = 3 * 8 / 2 + 4 * 8 / 4
     assert training.hours == pytest.approx(seconds / 3600)
     assert (training.step, training.final_loss, training.num_ranks) == (7, 5.0, 2)
+    inference.config.train.begin_from = "trunk/checkpoints/step-00000003"
+    assert gather_facts(run, inference, Given()).training.hours is None
+    inference.config.train.begin_from = ""
+    inference.config.train.log_every = 2  # the first row is of step 3: one is missing
+    assert gather_facts(run, inference, Given()).training.hours is None
+    inference.config.train.log_every = 3
+    (run / "metrics.jsonl").write_text(json.dumps(rows[0]) + "\n")  # cut off before step 7
+    assert gather_facts(run, inference, Given()).training.hours is None
     (inference.source / "state.json").unlink()  # as an imported run has none
     unknown = Training(None, None, None, None, None, "1 x A100", None)
     facts = gather_facts(run, inference, Given(hardware="1 x A100"))

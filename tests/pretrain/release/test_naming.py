@@ -24,6 +24,7 @@ def test_what_is_unknown_is_left_out() -> None:
     assert release_name(config, None, None, None) == "CAFT-B-16"
     assert release_name(config, None, 512, 64) == "CAFT-B-16-s512-b64"
     assert release_name(config, "my set / v2", 0, None) == "CAFT-B-16-my_set_v2"
+    assert release_name(config, "..", 0, None) == "CAFT-B-16"
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,11 @@ def test_architectures(name: str, arguments: list[str], expected: str) -> None:
         ("docci", "docci"),
         ("demo/packed/train", None),
         ("unknown", None),
+        ("../train", None),
+        ("../cc3m/train", "cc3m"),
+        ("~/train", None),
+        ("~alice/shards", None),
+        ("s3://train", None),
     ],
 )
 def test_data(train: str, expected: str | None) -> None:

@@ -23,46 +23,14 @@ from pretrain.evaluate import main as evaluate
 from pretrain.evaluate.config import EvaluateConfig
 from pretrain.evaluate.loading import load_encoders
 from pretrain.inference import load_for_inference
-from pretrain.release import command, main
+from pretrain.release import main
 from pretrain.release.exports.command import main as export
 from pretrain.release.fresh import TRAINING_LIBRARIES, open_in_fresh_process
 from pretrain.release.model import ReleasedModel
 from pretrain.release.sample import CAPTIONS, check_samples
 from recaption.common.config import UserError
 from tests.places import CHECKOUT
-from tests.pretrain.untrained import TINY_CLIP, write_boxed_shards, write_run
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluated run with two checkpoints and packed training shards."""
-    folder = tmp_path_factory.mktemp("release")
-    run = write_run(folder / "run")
-    data = write_boxed_shards(folder / "boxes", 8)
-    evaluate([f"checkpoint={run}", f"data={data}", "report=false"])
-    (run / "train").mkdir()
-    summary = {"num_samples": 4321, "num_quarantined": 7, "sources": {"long": 4300, "raw": 4321}}
-    (run / "train" / "pack.json").write_text(json.dumps({"summary": summary}))
-    return run
-
-
-@pytest.fixture(scope="module")
-def released(run: Path) -> Path:
-    main([f"run={run}", "data=CC3M", "hardware=2 x CPU", "licence=apache-2.0"])
-    (folder,) = (run / "releases").iterdir()
-    return folder
-
-
-@pytest.fixture
-def copy(released: Path, tmp_path: Path) -> Path:
-    """A release that may be damaged."""
-    folder = tmp_path / "copy"
-    for path in released.rglob("*"):
-        if path.is_file():
-            target = folder / path.relative_to(released)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            target.write_bytes(path.read_bytes())
-    return folder
+from tests.pretrain.untrained import TINY_CLIP, write_run
 
 
 def flip_last_byte(path: Path) -> None:
@@ -352,45 +320,6 @@ def test_mistakes_are_named(run: Path, tmp_path: Path) -> None:
             main(arguments)
     assert (tmp_path / "thesis.txt").exists()
     assert not (tmp_path / "new").exists()
-
-
-def test_a_release_takes_the_place_of_an_older_one(
-    run: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(command, "open_in_fresh_process", lambda folder: {})  # it takes time
-    (copy / "notes.txt").write_text("mine")
-    arguments = [f"run={run}", f"output={copy}", "name=second"]
-    with pytest.raises(UserError, match=r"notes\.txt is no part of the release there"):
-        main(arguments)
-    assert (copy / "notes.txt").read_text() == "mine"
-    (copy / "notes.txt").unlink()
-    main(arguments)
-    assert "# second" in (copy / "README.md").read_text()
-    assert [path.name for path in copy.parent.iterdir()] == [copy.name]
-
-
-def test_what_fails_half_way_leaves_a_whole_release(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    new, output = tmp_path / "new", tmp_path / "output"
-    for folder in (new, output):
-        folder.mkdir()
-        (folder / "whose").write_text(folder.name)
-    with pytest.raises(FileNotFoundError):
-        command._put_in_place(tmp_path / "nowhere", output)
-    assert {path.name for path in tmp_path.iterdir()} == {"new", "output"}
-    assert (output / "whose").read_text() == "output"
-
-    def fail(folder: Path) -> None:
-        raise OSError("a file is held")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "rmtree", fail)
-        command._put_in_place(new, output)
-    assert (output / "whose").read_text() == "new"
-    (old,) = (path for path in tmp_path.iterdir() if path != output)
-    assert (old / "whose").read_text() == "output"
-    assert f"the former release stays in {old}: a file is held" in capsys.readouterr().err
 
 
 def test_an_incomplete_checkpoint_is_not_released(tmp_path: Path) -> None:
