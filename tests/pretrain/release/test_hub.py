@@ -1,12 +1,9 @@
 """Releases by their names on a hub."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import huggingface_hub
 import pytest
 import torch
-from huggingface_hub import constants
 
 import pretrain
 from pretrain.inference import load_for_inference
@@ -14,20 +11,8 @@ from pretrain.release.command import _write
 from pretrain.release.facts import Given, gather_facts
 from pretrain.release.hub import fetch
 from recaption.common.config import UserError
-from tests.model_hub import Hub, serve_hub
+from tests.model_hub import Hub
 from tests.pretrain.untrained import TINY_CLIP, write_run
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The only hub, with an empty cache."""
-    with serve_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        huggingface_hub.utils.reset_sessions()
-        yield hub
-    huggingface_hub.utils.reset_sessions()
 
 
 @pytest.fixture
