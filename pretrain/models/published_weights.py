@@ -1,11 +1,9 @@
 """Weights that others published: safetensors, or what `torch.save` wrote."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -30,7 +28,9 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+    except OSError:
+        raise
+    except Exception as error:  # what is no pickle, such as a text, fails in any way
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read as weights: {reason}") from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
