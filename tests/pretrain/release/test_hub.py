@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import huggingface_hub
+import huggingface_hub.errors
 import pytest
 import torch
 
@@ -56,6 +58,34 @@ def test_what_is_in_the_cache_needs_no_hub(
     assert fetch("hf://lab/clip") == folder
     with pytest.raises(UserError, match=r"hf://lab/other cannot be fetched \(.*\): check name and"):
         fetch("hf://lab/other")
+
+
+def test_a_name_that_the_hub_does_not_have_says_so(hub: Hub) -> None:
+    with pytest.raises(UserError, match=r"\(404 Client Error.*: Repository Not Found for url: http"):
+        fetch("hf://lab/none")
+
+
+def test_errors_of_another_http_library_are_one_line(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub from 1 on asks by httpx, whose errors are no OSErrors."""
+
+    class HTTPError(Exception):
+        pass
+
+    class HubError(HTTPError, OSError):
+        pass
+
+    class ConnectError(HTTPError):
+        pass
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ConnectError("all connections failed")
+
+    monkeypatch.setattr(huggingface_hub.errors, "HfHubHTTPError", HubError)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(UserError, match=r"cannot be fetched \(all connections failed\): check"):
+        fetch("hf://lab/clip")
 
 
 @pytest.mark.parametrize("name", ["hf://clip", "hf://lab/clip/more", "hf://lab/clip@", "hf://"])
