@@ -30,5 +30,7 @@ def private_paths(folder: Path) -> list[str]:
             continue
         lines = (folder / name).read_text(errors="replace").splitlines()
         for number, line in enumerate(lines, 1):
-            found += [f"{name}, line {number}: {match[0]}" for match in _PATH.finditer(_WEB.sub("", line))]
+            found += [
+                f"{name}, line {number}: {match[0]}" for match in _PATH.finditer(_WEB.sub("", line))
+            ]
     return found

@@ -207,7 +207,7 @@ class CanopyProcessor(ProcessorMixin):
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, **kwargs: Any) -> Self:
-        """Opens a folder of `export to=transformers`, or a release, or what `save_pretrained` wrote.
+        """Opens an export for transformers, a release, or what `save_pretrained` wrote.
 
         A folder that a model alone was saved to has no tokenizer: CLIP's is taken. A release must
         have its own.

@@ -61,7 +61,9 @@ def test_what_is_in_the_cache_needs_no_hub(
 
 
 def test_a_name_that_the_hub_does_not_have_says_so(hub: Hub) -> None:
-    with pytest.raises(UserError, match=r"\(404 Client Error.*: Repository Not Found for url: http"):
+    with pytest.raises(
+        UserError, match=r"\(404 Client Error.*: Repository Not Found for url: http"
+    ):
         fetch("hf://lab/none")
 
 
