@@ -226,13 +226,14 @@ def test_superpixels_in_onnx_choose_as_torch_does_but_for_rounding(tmp_path):
     """Of equal choices another library may take the other one: docs/exports.md."""
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    slic = ["model.image.hierarchical.superpixels.name=slic", "model.image.size=64"]
+    superpixels = "model.image.hierarchical.superpixels"
+    slic = [f"{superpixels}.name=slic", f"{superpixels}.slic.num_iterations=1"]
     inference = load_for_inference(write_noisy_run(tmp_path / "run", TINY, *TWO_STAGES, *slic))
     rng = np.random.default_rng(1)
-    scenes = np.empty((100, 64, 64, 3), np.uint8)
+    scenes = np.empty((100, 32, 32, 3), np.uint8)
     for scene in scenes:
         scene[:] = rng.integers(0, 256, 3)
-        for top, left, height, width in rng.integers(8, 40, (4, 4)):
+        for top, left, height, width in rng.integers(4, 20, (4, 4)):
             scene[top : top + height, left : left + width] = rng.integers(0, 256, 3)
     pixels = torch.stack([inference.preprocess(Image.fromarray(scene)) for scene in scenes])
     program = ImageProgram(inference.model)
