@@ -17,7 +17,8 @@ from pretrain.models.dual import DualEncoder
 from pretrain.models.registry import build_model
 from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective
-from recaption.common.config import UserError, from_dict, read_config
+from pretrain.release_config import read_release_config
+from recaption.common.config import UserError, check_at_least, read_config
 from recaption.common.files import read_json
 
 RELEASE_CONFIG = "config.json"
@@ -57,8 +58,10 @@ def load_for_inference(
 
     Raises:
         UserError: if ``path`` is none of these, or a checkpoint that was never completed, or holds
-            no running mean, or a release that was changed.
+            no running mean, or a release that was changed, or the model cannot see that size.
     """
+    if image_size is not None:
+        check_at_least(1, {"image_size": image_size})
     path = Path(path)
     weights_name = EMA_WEIGHTS if ema else WEIGHTS
     is_release = (path / RELEASE_CONFIG).is_file()
@@ -69,7 +72,7 @@ def load_for_inference(
             read_here = (RELEASE_CONFIG, RELEASE_TOKENIZER, weights_name)
             check_checksums(path, None if verify else read_here)
         tree = read_json(path / RELEASE_CONFIG)
-        config = from_dict(PretrainConfig, tree, str(path / RELEASE_CONFIG))
+        config = read_release_config(tree, str(path / RELEASE_CONFIG))
         tokenizer = Tokenizer.load(path / RELEASE_TOKENIZER, config.model.text.part.context_length)
         source = path
     else:

@@ -90,7 +90,10 @@ def serve_hub() -> Iterator[Hub]:
             self._answer({"id": repository, "sha": sha, "siblings": siblings})
 
         def _send_file(self, repository: str, name: str) -> None:
-            content = hub.files[repository][name]
+            content = hub.files.get(repository, {}).get(name)
+            if content is None:
+                self._answer({"error": "Entry not found"}, 404, "EntryNotFound")
+                return
             if self.command == "GET":
                 hub.sent.append(name)
             self.send_response(200)

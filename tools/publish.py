@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.checksums import SUMS, check_checksums, read_checksums
+from pretrain.release.hub import hub_errors, why
 from pretrain.release.privacy import private_paths
 from recaption.common.config import ConfigError, UserError, load_config, print_json, run_command
 
@@ -104,9 +105,8 @@ def upload(config: PublishConfig, names: list[str]) -> str:
             delete_patterns=[glob.escape(name) for name in former],
             commit_message=config.message or f"Release {folder.resolve().name}",
         )
-    except (OSError, ValueError) as error:  # of huggingface_hub, all of them
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise UserError(f"{config.repository} cannot be written ({reason})") from None
+    except hub_errors() as error:
+        raise UserError(f"{config.repository} cannot be written ({why(error)})") from None
     for name in former:
         print(f"  deleted there: {name}")
     return commit.commit_url

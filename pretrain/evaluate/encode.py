@@ -26,11 +26,14 @@ def device_of(inference: InferenceModel) -> torch.device:
 
 @torch.inference_mode()
 def encode_images(
-    inference: InferenceModel, pixels: Sequence[Tensor], with_hierarchy: bool = False
+    inference: InferenceModel,
+    pixels: Sequence[Tensor],
+    with_hierarchy: bool = False,
+    with_tokens: bool = True,
 ) -> ImageFeatures:
     """Features of one batch of images, each (3, H, W) as `inference.preprocess` gives it."""
     images = torch.stack(list(pixels)).to(device_of(inference))
-    return inference.model.encode_image(images, with_hierarchy=with_hierarchy)
+    return inference.model.encode_image(images, with_hierarchy, with_tokens)
 
 
 @torch.inference_mode()

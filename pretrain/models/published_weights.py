@@ -1,7 +1,6 @@
 """Weights that others published: safetensors, or what `torch.save` wrote."""
 
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -30,9 +29,13 @@ def read_state_dict(path: Path | str) -> dict[str, Tensor]:
             state = load_file(path)
         else:
             state = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, UnpicklingError, RuntimeError, EOFError) as error:
+    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read as weights: {reason}") from None
+    except Exception:  # what is no pickle, such as a text, fails in any way
+        raise UserError(
+            f"{path} cannot be read as weights: torch.save did not write it, or more than tensors"
+        ) from None
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]
     if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):

@@ -8,7 +8,7 @@ from pretrain.models.image.superpixels import load_published_weights
 from pretrain.models.image.vit import VisionTransformer, VitConfig
 from pretrain.models.text.part import PartTextConfig, PartTextEncoder
 from pretrain.models.text.whole import WholeTextConfig, WholeTextEncoder
-from recaption.common.config import check_choice
+from recaption.common.config import check_at_least, check_choice
 
 
 @dataclass
@@ -22,6 +22,7 @@ class ImageConfig:
 
     def __post_init__(self) -> None:
         check_choice("model.image.name", self.name, ("hierarchical", "vit"))
+        check_at_least(1, {"model.image.size": self.size})
 
 
 @dataclass

@@ -33,7 +33,8 @@ from pretrain.release.privacy import private_paths
 from pretrain.release.replacing import check_replaceable, folder_in_place_of
 from pretrain.release.sample import SAMPLES, write_samples
 from pretrain.release.training_data import DATA_CARD, last_names, read_data_card
-from recaption.common.config import ConfigError, UserError, load_config, print_json, to_dict
+from pretrain.release_config import whole_tree
+from recaption.common.config import ConfigError, UserError, load_config, print_json
 
 USAGE = """usage: python -m pretrain release run=RUN [CONFIG.yaml ...] [key=value ...] [--json]
 
@@ -139,7 +140,7 @@ def _write(run: Path, inference: InferenceModel, facts: Facts, folder: Path) -> 
     """All files of a release; returns which figures are among them."""
     config = inference.config
     shutil.copyfile(inference.weights, folder / WEIGHTS)
-    _write_json(folder / RELEASE_CONFIG, _without_folders(to_dict(config)))
+    _write_json(folder / RELEASE_CONFIG, _without_folders(whole_tree(config)))
     inference.tokenizer.save(folder / RELEASE_TOKENIZER)
     write_samples(folder / SAMPLES, ReleasedModel(inference))
     data_card = read_data_card(config.data.train)

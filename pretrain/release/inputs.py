@@ -10,17 +10,33 @@ from PIL import Image
 
 from pretrain.data.captions import CaptionsConfig, texts_of_caption
 from pretrain.data.tokens import Tokenizer
+from recaption.common.config import UserError
+from recaption.images import to_upright_rgb
 
 _CUT = "longer than the"
 
 
 def listed(items: Image.Image | Path | str | Sequence[Any]) -> list[Any]:
     """One picture or caption, or several -> a list. Raises: ValueError: there are none."""
-    if isinstance(items, Image.Image | Path | str):
+    if isinstance(items, Image.Image | Path | str) or not hasattr(items, "__len__"):
         return [items]
-    if not items:
+    if len(items) == 0:
         raise ValueError("nothing to encode: the list is empty")
     return list(items)
+
+
+def upright(picture: Any) -> Image.Image:
+    """An opened picture, as pictures were when training shards were packed.
+
+    Raises:
+        UserError: it is something else.
+    """
+    if not isinstance(picture, Image.Image):
+        raise UserError(
+            f"a {type(picture).__name__} is no picture: give pictures that PIL opened, such as "
+            "Image.open(path); PIL.Image.fromarray(array) makes one of (height, width, 3) uint8"
+        )
+    return to_upright_rgb(picture)
 
 
 def not_empty(text: str) -> str:

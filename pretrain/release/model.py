@@ -1,6 +1,6 @@
 """A released model: long captions and pictures in, features, scores and heat maps out."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +16,9 @@ from pretrain.evaluate.maps import normalised, pixel_maps
 from pretrain.inference import InferenceModel, load_for_inference
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.release.hub import SCHEME, fetch
-from pretrain.release.inputs import listed, not_empty, read_captions, warn_of_cut
+from pretrain.release.inputs import listed, not_empty, read_captions, upright, warn_of_cut
 from recaption.common.config import UserError
-from recaption.images import BadImageError, ImageConfig, decode_image, to_upright_rgb
+from recaption.images import BadImageError, ImageConfig, decode_image
 
 Picture = Image.Image | Path | str
 
@@ -38,7 +38,9 @@ class ReleasedModel:
 
     def encode_image(self, images: Picture | Sequence[Picture]) -> Tensor:
         """Pictures, or paths of pictures -> (B, D) whole-image features of length 1."""
-        return functional.normalize(self._image_features(listed(images)).pooled, dim=1)
+        # Of each batch no more is kept: tokens take 200 times the memory.
+        pooled = [encoded.pooled for encoded in self._image_features(listed(images), False)]
+        return functional.normalize(torch.cat(pooled), dim=1)
 
     def encode_text(self, captions: str | Sequence[str]) -> Tensor:
         """Captions of any number of sentences -> (B, D) whole-caption features of length 1."""
@@ -55,8 +57,10 @@ class ReleasedModel:
         It is the score that the objective retrieves by. For CAFT it also looks at what each part
         of a caption finds in the image, so it is more than the product of the two encodings.
         """
-        images_encoded = self._image_features(listed(images))
-        return self.inference.objective.score(images_encoded, self._text_features(listed(captions)))
+        objective = self.inference.objective
+        texts = self._text_features(listed(captions))
+        batches_encoded = self._image_features(listed(images), "image.tokens" in objective.needs)
+        return torch.cat([objective.score(encoded, texts) for encoded in batches_encoded])
 
     @torch.inference_mode()
     def localise(self, image: Picture, sentence: str) -> NDArray[np.float32]:
@@ -81,12 +85,13 @@ class ReleasedModel:
         whole[top:bottom, left:right] = enlarged[0, 0].float().cpu().numpy()
         return whole
 
-    def _image_features(self, images: Sequence[Picture]) -> ImageFeatures:
-        features = [
-            encode_images(self.inference, [self.inference.preprocess(_open(i)) for i in batch])
-            for batch in batches(images, _BATCH_SIZE)
-        ]
-        return ImageFeatures.concatenate(features)
+    def _image_features(
+        self, images: Sequence[Picture], with_tokens: bool
+    ) -> Iterator[ImageFeatures]:
+        """Batch by batch; pictures are opened as they come."""
+        for batch in batches(images, _BATCH_SIZE):
+            pixels = [self.inference.preprocess(_open(image)) for image in batch]
+            yield encode_images(self.inference, pixels, with_tokens=with_tokens)
 
     def _text_features(self, captions: Sequence[str]) -> TextFeatures:
         config = self.inference.config.data.captions
@@ -119,8 +124,8 @@ def load(
 
 def _open(picture: Picture) -> Image.Image:
     """Upright and within the pixel limit, as images were when the training shards were packed."""
-    if isinstance(picture, Image.Image):
-        return to_upright_rgb(picture)
+    if not isinstance(picture, Path | str):
+        return upright(picture)
     try:
         return decode_image(Path(picture).read_bytes(), ImageConfig()).image
     except (OSError, BadImageError) as error:

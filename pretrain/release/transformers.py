@@ -7,11 +7,13 @@
     inputs = AutoProcessor.from_pretrained(FOLDER)(text=captions, images=pictures)
     scores = model(**inputs).logits_per_image
 
-FOLDER is one of ``python -m pretrain export to=transformers``. `CanopyModel.from_pretrained` and
-`CanopyProcessor.from_pretrained` open a release as well: its `config.json` has no `model_type`, by
-which `AutoModel` chooses.
+FOLDER is one of ``python -m pretrain export to=transformers``, or its name on a hub (OWNER/NAME).
+`CanopyModel.from_pretrained` and `CanopyProcessor.from_pretrained` open a release as well: its
+`config.json` has no `model_type`, by which `AutoModel` chooses.
 """
 
+import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -42,11 +44,15 @@ from pretrain.inference import RELEASE_CONFIG, RELEASE_TOKENIZER
 from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.models.registry import build_model
 from pretrain.objectives.registry import build_objective
-from pretrain.release.inputs import listed, read_captions
-from recaption.common.config import UserError, from_dict
-from recaption.common.files import read_json
-from recaption.images import to_upright_rgb
+from pretrain.release.hub import SCHEME, fetch
+from pretrain.release.inputs import listed, read_captions, upright
+from pretrain.release_config import read_release_config
+from recaption.common.config import UserError
+from recaption.common.files import atomic_write, read_json
 
+PROCESSOR_CONFIG = "processor_config.json"
+#: What says from where to take a repository: for `huggingface_hub`, not for a folder.
+_OF_A_HUB = ("cache_dir", "force_download", "local_files_only", "token")
 #: Keywords of transformers' processors, and their values that say what ours does.
 _DONE_ANYHOW: dict[str, tuple[Any, ...]] = {
     "return_tensors": ("pt",),
@@ -81,7 +87,7 @@ class CanopyConfig(PretrainedConfig):
         """Raises: UserError: it holds no configuration of Canopy."""
         if not self.canopy:
             raise UserError("this CanopyConfig is empty: open one with from_pretrained(FOLDER)")
-        return from_dict(PretrainConfig, self.canopy, "config.json")
+        return read_release_config(self.canopy, "config.json")
 
 
 @dataclass
@@ -120,9 +126,14 @@ class CanopyModel(PreTrainedModel):
     def from_pretrained(
         cls, pretrained_model_name_or_path: Path | str, *args: Any, **kwargs: Any
     ) -> Self:
-        """As transformers', of a release as well. Raises: UserError: the release was changed."""
-        _check_release(Path(pretrained_model_name_or_path), RELEASE_CONFIG, WEIGHTS)
-        opened: Self = super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+        """As transformers', of a release as well.
+
+        Raises:
+            UserError: the release was changed, or a name on the hub cannot be fetched.
+        """
+        folder = _folder_of(pretrained_model_name_or_path, kwargs)
+        _check_release(folder, RELEASE_CONFIG, WEIGHTS)
+        opened: Self = super().from_pretrained(folder, *args, **kwargs)
         return opened
 
     def get_image_features(self, pixel_values: Tensor) -> Tensor:
@@ -190,22 +201,32 @@ class CanopyProcessor(ProcessorMixin):
     def __init__(self, canopy: dict[str, Any], bpe_path: Path | None = None, **_: Any) -> None:
         super().__init__()
         self.canopy = canopy
-        self._config = from_dict(PretrainConfig, canopy, "processor_config.json")
+        self._config = read_release_config(canopy, PROCESSOR_CONFIG)
         part = self._config.model.text.part
         self.tokenizer = Tokenizer(part.context_length, bpe_path)
 
     @classmethod
     def from_pretrained(cls, folder: Path | str, **kwargs: Any) -> Self:
-        """Opens a folder of `export to=transformers`, or a release.
+        """Opens an export for transformers, a release, or what `save_pretrained` wrote.
+
+        A folder that a model alone was saved to has no tokenizer: CLIP's is taken. A release must
+        have its own.
 
         Raises:
-            UserError: the release was changed.
+            UserError: the release was changed, or a name on the hub cannot be fetched.
         """
-        _check_release(Path(folder), RELEASE_CONFIG, RELEASE_TOKENIZER)
-        config = CanopyConfig.from_pretrained(folder, **kwargs)
-        part = config.read().model.text.part
-        tokenizer = Tokenizer.load(Path(folder) / RELEASE_TOKENIZER, part.context_length)
-        return cls(config.canopy, tokenizer.path)
+        folder = _folder_of(folder, kwargs)
+        is_release = _check_release(folder, RELEASE_CONFIG, RELEASE_TOKENIZER)
+        own = folder / PROCESSOR_CONFIG
+        if not is_release and own.is_file():
+            canopy = read_json(own).get("canopy")
+        else:
+            canopy = CanopyConfig.from_pretrained(folder).canopy
+        config = read_release_config(canopy, str(folder))
+        if not is_release and not (folder / RELEASE_TOKENIZER).exists():
+            return cls(canopy)
+        context_length = config.model.text.part.context_length
+        return cls(canopy, Tokenizer.load(folder / RELEASE_TOKENIZER, context_length).path)
 
     def __call__(
         self,
@@ -242,7 +263,7 @@ class CanopyProcessor(ProcessorMixin):
         if images is not None:
             pictures = listed(images)
             transform = evaluation_transform(self._config.data.image, self._config.model.image.size)
-            pixels = [normalise(transform(to_upright_rgb(picture))) for picture in pictures]
+            pixels = [normalise(transform(upright(picture))) for picture in pictures]
             inputs["pixel_values"] = torch.stack(pixels)
         return BatchFeature(inputs)
 
@@ -258,21 +279,58 @@ class CanopyProcessor(ProcessorMixin):
         """What it shows of itself."""
         return {"processor_class": type(self).__name__, "canopy": self.canopy}
 
-    def save_pretrained(self, folder: Path | str, **_: Any) -> None:
-        """Writes the tokenizer; all else is in the `config.json` that the model writes."""
+    def save_pretrained(self, folder: Path | str, push_to_hub: bool = False, **_: Any) -> None:
+        """Writes all that opens it again, alone or beside a model.
+
+        Raises:
+            UserError: it is to be sent somewhere as well.
+        """
+        if push_to_hub:
+            raise UserError("CanopyProcessor cannot do push_to_hub: save it, and upload the folder")
         self.tokenizer.save(Path(folder) / RELEASE_TOKENIZER)
+        with atomic_write(Path(folder) / PROCESSOR_CONFIG) as temporary:
+            temporary.write_text(json.dumps(self.to_dict(), indent=2) + "\n")
 
 
-def _check_release(folder: Path, *names: str) -> None:
-    """Compares files of a release with their checksums; `export to=transformers` writes none.
+def _folder_of(name: Path | str, options: dict[str, Any]) -> Path:
+    """The folder itself, or that of a repository's files, fetched once for all that is done next.
+
+    Args:
+        name: a folder, or OWNER/NAME on a hub, with or without `hf://`.
+        options: of `from_pretrained`; what says where the files are is taken out.
+
+    Raises:
+        UserError: the repository cannot be fetched.
+    """
+    revision, subfolder = options.pop("revision", None), options.pop("subfolder", None) or ""
+    of_a_hub = {key: options.pop(key) for key in _OF_A_HUB if key in options}
+    if Path(name).is_dir():
+        return Path(name) / subfolder
+    if subfolder:
+        raise UserError(f"{name} with subfolder={subfolder}: only of a folder on this machine")
+    address = str(name) if str(name).startswith(SCHEME) else f"{SCHEME}{name}"
+    if not re.match(rf"{SCHEME}\w[\w.-]*/", address):
+        raise UserError(f"{name} is no folder, and no OWNER/NAME of a hub")
+    if revision:
+        address = f"{address}@{revision}"
+    return fetch(address, also=(PROCESSOR_CONFIG, "model*.safetensors*"), **of_a_hub)
+
+
+def _check_release(folder: Path, *names: str) -> bool:
+    """Whether it is a release, of which it compares files with their checksums.
+
+    `export to=transformers` and `save_pretrained` write none, and the `model_type` of transformers;
+    a folder with checksums is compared whatever it says.
 
     Raises:
         UserError: a file was changed, or there is no list of checksums.
     """
     config = folder / RELEASE_CONFIG
-    is_export = config.is_file() and "model_type" in read_json(config)
-    if config.is_file() and (not is_export or (folder / SUMS).is_file()):
+    says_type = config.is_file() and "model_type" in read_json(config)
+    is_release = (folder / SUMS).is_file() or (config.is_file() and not says_type)
+    if is_release:
         check_checksums(folder, names)
+    return is_release
 
 
 def register() -> None:

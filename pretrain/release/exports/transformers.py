@@ -1,13 +1,10 @@
 """A folder that transformers' `AutoModel` opens, after `import pretrain.release.transformers`."""
 
-import copy
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from pretrain.config import PretrainConfig
-from pretrain.data.config import DataConfig
 from pretrain.inference import InferenceModel
 from pretrain.release.exports.check import (
     check_equal,
@@ -17,7 +14,8 @@ from pretrain.release.exports.check import (
 )
 from pretrain.release.inputs import quiet_of_cut
 from pretrain.release.sample import CAPTIONS
-from recaption.common.config import UserError, to_dict
+from pretrain.release_config import encoders_tree
+from recaption.common.config import UserError
 
 
 def write_transformers(inference: InferenceModel, folder: Path) -> None:
@@ -32,7 +30,7 @@ def write_transformers(inference: InferenceModel, folder: Path) -> None:
         raise UserError("to=transformers needs the package: pip install transformers") from None
     from pretrain.release.transformers import CanopyConfig, CanopyModel, CanopyProcessor
 
-    config = CanopyConfig(to_dict(_encoders_only(inference.config)))
+    config = CanopyConfig(encoders_tree(inference.config))
     model = CanopyModel(config)
     model.model.load_state_dict(inference.model.state_dict())
     model.objective.load_state_dict(inference.objective.state_dict())
@@ -44,12 +42,3 @@ def write_transformers(inference: InferenceModel, folder: Path) -> None:
         found = opened(**inputs)
     check_equal("image features", found.image_embeds, image_features(inference))
     check_equal("text features", found.text_embeds, text_features(inference))
-
-
-def _encoders_only(config: PretrainConfig) -> PretrainConfig:
-    """Without what only training knows, such as where things lay."""
-    model = copy.deepcopy(config.model)
-    network = model.image.hierarchical.superpixels.spixelfcn
-    network.weights = Path(network.weights).name
-    data = DataConfig("unknown", captions=config.data.captions, image=config.data.image)
-    return PretrainConfig(run="exported", model=model, objective=config.objective, data=data)

@@ -88,7 +88,8 @@ def import_state(
         expected: our state dict, for its names and shapes.
 
     Raises:
-        UserError: a key is missing or unknown, or its tensor is not what the configuration wants.
+        UserError: a key is missing or unknown, or its tensor is not what the configuration wants,
+            or is not finite.
     """
     keys = list(keys)
     known = {key.published for key in keys} | computed.keys()
@@ -116,6 +117,8 @@ def import_state(
                 "in the configured model: configure the model that was published"
             )
         imported[name] = tensor.to(expected[name].dtype).contiguous()
+        if not imported[name].isfinite().all():
+            raise UserError(f"{name} holds NaN or infinity: the checkpoint is of no use")
     return imported
 
 

@@ -23,11 +23,14 @@ _STORAGES = {
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether a file is an archive of `torch.jit.save`."""
-    if not zipfile.is_zipfile(path):
+    """Whether a file is an archive of `torch.jit.save`; one whose list is damaged is none."""
+    try:
+        if not zipfile.is_zipfile(path):
+            return False
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith("/constants.pkl") for name in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
         return False
-    with zipfile.ZipFile(path) as archive:
-        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
 def read_torchscript(path: Path) -> dict[str, Tensor]:
@@ -44,10 +47,8 @@ def read_torchscript(path: Path) -> dict[str, Tensor]:
             (pickled,) = (n for n in archive.namelist() if n.endswith("/data.pkl"))
             with archive.open(pickled) as file:
                 module = _Reader(file, archive, pickled.removesuffix("data.pkl")).load()
-    except (zipfile.BadZipFile, pickle.UnpicklingError, EOFError, KeyError, ValueError) as error:
-        raise UserError(f"{path} cannot be read as TorchScript: {error}") from None
-    except (RuntimeError, TypeError, IndexError, AttributeError) as error:  # a malformed pickle
-        reason = str(error).splitlines()[0]
+    except Exception as error:  # a malformed archive or pickle fails in any way
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise UserError(f"{path} cannot be read as TorchScript: {reason}") from None
     if not isinstance(module, _Module):
         raise UserError(f"{path} holds no module")

@@ -1,12 +1,16 @@
-"""A run, its release, and a copy of that which may be damaged."""
+"""A run, its release, a copy that may be damaged, and a model hub of this process alone."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
+import huggingface_hub
 import pytest
+from huggingface_hub import constants
 
 from pretrain.evaluate import main as evaluate
 from pretrain.release import main
+from tests.model_hub import Hub, serve_hub
 from tests.pretrain.untrained import write_boxed_shards, write_run
 
 
@@ -40,3 +44,15 @@ def copy(released: Path, tmp_path: Path) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(path.read_bytes())
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """The only hub, with an empty cache."""
+    with serve_hub() as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.url)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        huggingface_hub.utils.reset_sessions()
+        yield hub
+    huggingface_hub.utils.reset_sessions()

@@ -5,9 +5,11 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import open_clip
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file, save_file
 
 import pretrain
@@ -16,6 +18,8 @@ from pretrain.data.captions import texts_of_caption
 from pretrain.inference import load_for_inference
 from pretrain.release.exports.check import check_equal, pad, sample_pictures
 from pretrain.release.exports.command import main
+from pretrain.release.exports.programs import ImageProgram
+from pretrain.release.exports.programs import _export as program_of_any_batch
 from pretrain.release.importers import open_clip_config
 from pretrain.release.importers.command import main as import_command
 from pretrain.release.sample import CAPTIONS
@@ -216,6 +220,33 @@ save_file(found, "{found}")
     features = load_file(found)
     torch.testing.assert_close(features["image"], images, rtol=0, atol=1e-5)
     torch.testing.assert_close(features["text"], texts, rtol=0, atol=1e-5)
+
+
+def test_superpixels_in_onnx_choose_as_torch_does_but_for_rounding(tmp_path):
+    """Of equal choices another library may take the other one: docs/exports.md."""
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    superpixels = "model.image.hierarchical.superpixels"
+    slic = [f"{superpixels}.name=slic", f"{superpixels}.slic.num_iterations=1"]
+    inference = load_for_inference(write_noisy_run(tmp_path / "run", TINY, *TWO_STAGES, *slic))
+    rng = np.random.default_rng(1)
+    scenes = np.empty((100, 32, 32, 3), np.uint8)
+    for scene in scenes:
+        scene[:] = rng.integers(0, 256, 3)
+        for top, left, height, width in rng.integers(4, 20, (4, 4)):
+            scene[top : top + height, left : left + width] = rng.integers(0, 256, 3)
+    pixels = torch.stack([inference.preprocess(Image.fromarray(scene)) for scene in scenes])
+    program = ImageProgram(inference.model)
+    with torch.inference_mode():
+        expected = program(pixels)
+    exported = torch.onnx.export(
+        program_of_any_batch(program, "pixels", pixels[:2]), dynamo=True, verbose=False
+    )
+    exported.save(tmp_path / "image.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "image.onnx")
+    (found,) = session.run(None, {"pixels": pixels.numpy()})
+    differences = (torch.from_numpy(found) - expected).abs().amax(dim=1)
+    assert (differences > 1e-5).sum() <= 5 and differences.max() < 0.05
 
 
 def test_onnx(clip, tmp_path, monkeypatch):

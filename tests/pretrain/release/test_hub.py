@@ -1,12 +1,11 @@
 """Releases by their names on a hub."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import huggingface_hub
+import huggingface_hub.errors
 import pytest
 import torch
-from huggingface_hub import constants
 
 import pretrain
 from pretrain.inference import load_for_inference
@@ -14,20 +13,8 @@ from pretrain.release.command import _write
 from pretrain.release.facts import Given, gather_facts
 from pretrain.release.hub import fetch
 from recaption.common.config import UserError
-from tests.model_hub import Hub, serve_hub
+from tests.model_hub import Hub
 from tests.pretrain.untrained import TINY_CLIP, write_run
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
-    """The only hub, with an empty cache."""
-    with serve_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.url)
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
-        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-        huggingface_hub.utils.reset_sessions()
-        yield hub
-    huggingface_hub.utils.reset_sessions()
 
 
 @pytest.fixture
@@ -71,6 +58,36 @@ def test_what_is_in_the_cache_needs_no_hub(
     assert fetch("hf://lab/clip") == folder
     with pytest.raises(UserError, match=r"hf://lab/other cannot be fetched \(.*\): check name and"):
         fetch("hf://lab/other")
+
+
+def test_a_name_that_the_hub_does_not_have_says_so(hub: Hub) -> None:
+    with pytest.raises(
+        UserError, match=r"\(404 Client Error.*: Repository Not Found for url: http"
+    ):
+        fetch("hf://lab/none")
+
+
+def test_errors_of_another_http_library_are_one_line(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """huggingface_hub from 1 on asks by httpx, whose errors are no OSErrors."""
+
+    class HTTPError(Exception):
+        pass
+
+    class HubError(HTTPError, OSError):
+        pass
+
+    class ConnectError(HTTPError):
+        pass
+
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise ConnectError("all connections failed")
+
+    monkeypatch.setattr(huggingface_hub.errors, "HfHubHTTPError", HubError)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", refuse)
+    with pytest.raises(UserError, match=r"cannot be fetched \(all connections failed\): check"):
+        fetch("hf://lab/clip")
 
 
 @pytest.mark.parametrize("name", ["hf://clip", "hf://lab/clip/more", "hf://lab/clip@", "hf://"])

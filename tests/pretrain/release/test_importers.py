@@ -203,6 +203,10 @@ def test_an_imported_run_is_not_trained_on(tmp_path):
         (None, "there are no weights at"),
         (b"not weights", "cannot be read as weights"),
         ("pickle", "cannot be read as weights"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "torch.save did not write it"),
+        (b"hello", "cannot be read as weights"),
+        (b"<!doctype html>", "cannot be read as weights"),
+        ("cut", "cannot be read as weights"),
         ([1, 2], "holds no state dict"),
     ],
 )
@@ -210,10 +214,28 @@ def test_bad_files(content, message, tmp_path):
     path = tmp_path / "weights.pt"
     if content == "pickle":
         torch.save({"state_dict": ImportConfig("w", "o")}, path)  # an object: code, to pickle
+    elif content == "cut":  # in the list of the archive
+        torch.save({"a": torch.ones(3)}, path)
+        path.write_bytes(path.read_bytes().replace(b"PK\x01\x02", b"PK\x00\x02"))
     elif isinstance(content, bytes):
         path.write_bytes(content)
     elif content is not None:
         torch.save(content, path)
     with pytest.raises(UserError, match=message):
         import_checkpoint(ImportConfig(str(path), str(tmp_path / "run"), "flair", FLAIR))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("-inf")])
+def test_weights_that_are_no_numbers(number, tmp_path):
+    config = copy.deepcopy(FLAIR)
+    config.text.part.vocab_size = 49408
+    pair = build_pair(config, "flair")
+    state = export_state(pair.state_dict(), flair_keys(pair["model"]), {})
+    name = sorted(name for name, tensor in state.items() if tensor.dim() == 2)[0]
+    state[name][1, 2] = number
+    weights = tmp_path / "published.safetensors"
+    save_file(state, weights)
+    with pytest.raises(UserError, match="holds NaN or infinity: the checkpoint is of no use"):
+        import_checkpoint(ImportConfig(str(weights), str(tmp_path / "run"), "flair", config))
     assert not (tmp_path / "run").exists()

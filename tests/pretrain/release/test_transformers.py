@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -12,7 +14,8 @@ from pretrain.inference import RELEASE_CONFIG, RELEASE_TOKENIZER, load_for_infer
 from pretrain.release.exports.check import sample_pictures
 from pretrain.release.exports.command import main
 from pretrain.release.sample import CAPTIONS
-from recaption.common.config import UserError, to_dict
+from pretrain.release_config import whole_tree
+from recaption.common.config import UserError
 from tests.pretrain.trainruns import TINY
 from tests.pretrain.untrained import TINY_CLIP, write_run
 
@@ -75,14 +78,20 @@ def test_saved_and_opened_again(folder, tmp_path):
     assert torch.equal(again.get_text_features(**inputs), model.get_text_features(**inputs))
 
 
-def test_a_release_opens_by_its_class(tmp_path):
+@pytest.fixture
+def released(tmp_path):
     run = write_run(tmp_path / "run", TINY)
     original, released = load_for_inference(run), tmp_path / "released"
     original.tokenizer.save(released / RELEASE_TOKENIZER)
-    (released / RELEASE_CONFIG).write_text(json.dumps(to_dict(original.config)))
+    (released / RELEASE_CONFIG).write_text(json.dumps(whole_tree(original.config)))
     shutil.copy(original.weights, released)
     write_checksums(released)
     assert load_for_inference(released).source == released  # it is what a release is
+    return released
+
+
+def test_a_release_opens_by_its_class(released):
+    original = load_for_inference(released.parent / "run")
     model = canopy.CanopyModel.from_pretrained(released)
     inputs = canopy.CanopyProcessor.from_pretrained(released)(images=sample_pictures())
     with torch.inference_mode():
@@ -102,6 +111,61 @@ def test_a_release_opens_by_its_class(tmp_path):
     (released / "SHA256SUMS").unlink()
     with pytest.raises(UserError, match="holds no SHA256SUMS"):
         canopy.CanopyModel.from_pretrained(released)
+
+
+def test_a_processor_opens_alone_and_beside_a_model_saved_alone(folder, tmp_path):
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    processor.save_pretrained(tmp_path / "alone")
+    transformers.AutoModel.from_pretrained(folder).save_pretrained(tmp_path / "model")
+    expected = processor(text=CAPTIONS, images=sample_pictures())
+    for name in ("alone", "model"):
+        opened = transformers.AutoProcessor.from_pretrained(tmp_path / name)
+        found = opened(text=CAPTIONS, images=sample_pictures())
+        for key, tensor in expected.items():
+            assert torch.equal(found[key], tensor), (name, key)
+    with pytest.raises(UserError, match="cannot do push_to_hub"):
+        processor.save_pretrained(tmp_path / "sent", push_to_hub=True)
+
+
+def test_a_release_without_its_tokenizer_is_refused(released):
+    for path in (released / RELEASE_TOKENIZER).iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"tokenizer/.* is missing, though SHA256SUMS lists it"):
+        canopy.CanopyProcessor.from_pretrained(released)
+
+
+def test_names_on_a_hub(folder, released, hub):
+    for name, source in (("lab/export", folder), ("lab/release", released)):
+        files = [path for path in source.rglob("*") if path.is_file()]
+        hub.files[name] = {path.relative_to(source).as_posix(): path.read_bytes() for path in files}
+    expected = transformers.AutoModel.from_pretrained(folder).state_dict()
+    inputs = transformers.AutoProcessor.from_pretrained(folder)(text=CAPTIONS[1])
+    opened = canopy.CanopyModel.from_pretrained("lab/export", revision="main").state_dict()
+    assert all(torch.equal(opened[name], tensor) for name, tensor in expected.items())
+    processor = canopy.CanopyProcessor.from_pretrained("lab/export", revision="main")
+    assert torch.equal(processor(text=CAPTIONS[1])["input_ids"], inputs["input_ids"])
+    assert type(canopy.CanopyModel.from_pretrained("lab/release")) is canopy.CanopyModel
+    canopy.CanopyProcessor.from_pretrained("lab/release")
+    hub.files["lab/release"]["model.safetensors"] += b"\0"
+    with pytest.raises(UserError, match=r"model\.safetensors is damaged: its checksum"):
+        canopy.CanopyModel.from_pretrained("lab/release")
+    hub.files["lab/release"]["tokenizer/bpe_simple_vocab_16e6.txt.gz"] += b"\0"
+    with pytest.raises(UserError, match="is damaged: its checksum"):
+        canopy.CanopyProcessor.from_pretrained("hf://lab/release")
+    with pytest.raises(UserError, match="hf://lab/none cannot be fetched"):
+        canopy.CanopyModel.from_pretrained("lab/none")
+    with pytest.raises(UserError, match="/lab/none is no folder"):
+        canopy.CanopyProcessor.from_pretrained(Path("/lab/none"))
+
+
+@pytest.mark.parametrize("kind", ["image", "array", "number"])
+def test_what_is_no_picture_is_named(kind, folder):
+    processor = transformers.AutoProcessor.from_pretrained(folder)
+    array = np.zeros((8, 8, 3), np.uint8)
+    odd = {"image": array, "array": np.stack([array, array]), "number": 3}[kind]
+    for images in (odd, [odd]):
+        with pytest.raises(UserError, match=r"is no picture: .*Image\.fromarray\(array\)"):
+            processor(images=images)
 
 
 def test_keywords_of_other_processors(folder):
