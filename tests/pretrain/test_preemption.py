@@ -12,6 +12,7 @@ from pretrain.preemption import SIGNALS, StopRequest
 def blocked_by_the_launcher() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in SIGNALS}
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored where the tests were started by nohup
     yield
     signal.pthread_sigmask(signal.SIG_SETMASK, mask)
     for number, handler in handlers.items():

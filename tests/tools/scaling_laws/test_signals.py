@@ -24,6 +24,7 @@ def start(ladder: Path, terminal: int | None = None) -> "subprocess.Popen[bytes]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(CHECKOUT)}
 
     def take_terminal() -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored if nohup started the tests
         fcntl.ioctl(terminal or 0, termios.TIOCSCTTY, 0)
 
     return subprocess.Popen(
