@@ -93,7 +93,7 @@ def remember(config: EvaluateConfig, chosen: Sequence[Chosen], output: Path) -> 
     """
     path = output / CHOSEN
     before = _remembered(path)
-    variants = {name: _names(wanted) for name, wanted in before.variants.items()}
+    variants = {name: list(names) for name, names in before.variants.items()}
     for one in chosen:
         of_benchmark = variants.setdefault(one.benchmark.name, [])
         if one.variant not in of_benchmark:
@@ -112,18 +112,17 @@ def remember(config: EvaluateConfig, chosen: Sequence[Chosen], output: Path) -> 
 
 
 def _remembered(path: Path) -> EvaluateConfig:
-    """What is in the file; it may be the user's own, with less in it."""
+    """What is in the file, variants as lists; it may be the user's own, with less in it."""
     try:
         tree = yaml.safe_load(path.read_text()) if path.exists() else {}
-        return from_dict(EvaluateConfig, {"checkpoint": "", **tree}, str(path))
+        found = from_dict(EvaluateConfig, {"checkpoint": "", **tree}, str(path))
+        wanted = found.variants.items()
+        variants = {name: find_variants(find_benchmark(name), which) for name, which in wanted}
+        return replace(found, variants=variants)
     except (TypeError, UnicodeDecodeError, UserError, yaml.YAMLError) as error:
         first = str(error).splitlines()[0]
         print(f"warning: what stood in {path} is forgotten: {first}", file=sys.stderr)
         return EvaluateConfig(checkpoint="")
-
-
-def _names(wanted: object) -> list[str]:
-    return list(map(str, wanted)) if isinstance(wanted, list) else [str(wanted)]
 
 
 def read_again(
