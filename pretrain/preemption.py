@@ -10,15 +10,19 @@ from recaption.common.signals import leave_terminal
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2, signal.SIGHUP)
 
 
+def heeded_signals() -> list[signal.Signals]:
+    """``SIGNALS``, but for a SIGHUP that `nohup` has this process ignore."""
+    ignores_hang_up = signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    return [number for number in SIGNALS if number != signal.SIGHUP or not ignores_hang_up]
+
+
 class StopRequest:
-    """Set by any of ``SIGNALS``, but not by a SIGHUP that `nohup` has this process ignore. A second
-    Ctrl-C interrupts at once."""
+    """Set by any of `heeded_signals`. A second Ctrl-C interrupts at once."""
 
     def __init__(self) -> None:
         self.signal_name = ""
-        for number in SIGNALS:
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._on_signal)
+        for number in heeded_signals():
+            signal.signal(number, self._on_signal)
         # What blocks a signal hands that down to all that it starts, and it would never arrive.
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
 

@@ -12,7 +12,6 @@ for pictures. Without a benchmark the pictures are drawn scenes.
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,6 +40,7 @@ from recaption.common.config import (
 )
 from tests.pretrain import plain
 from tools.make_scenes import make_scene
+from tools.turns import now, take_turns
 
 
 @dataclass
@@ -75,9 +75,9 @@ class _Timed(CanopyEncoders):
     seconds = 0.0
 
     def encode_images(self, pixels: Sequence[Tensor]) -> ImageFeatures:
-        started = _now()
+        started = now()
         features = super().encode_images(pixels)
-        self.seconds += _now() - started
+        self.seconds += now() - started
         return features
 
 
@@ -109,9 +109,9 @@ def measure_images(
     waited: list[float] = []
 
     def fast() -> Tensor:
-        encoders.seconds, started = 0.0, _now()
+        encoders.seconds, started = 0.0, now()
         encoded = list(encode_images(pictures, encoders, config.batch_size))
-        waited.append(1 - encoders.seconds / (_now() - started))
+        waited.append(1 - encoders.seconds / (now() - started))
         return torch.cat([features.pooled for features in encoded])
 
     def one_by_one() -> Tensor:
@@ -154,13 +154,12 @@ def measure_texts(
 def _compare(
     fast: Callable[[], Tensor], plainly: Callable[[], Tensor], number: int, num_turns: int
 ) -> dict[str, float]:
-    torch.testing.assert_close(fast(), plainly(), rtol=1e-3, atol=1e-4)  # and warms both up
-    turns = [(_seconds(fast), _seconds(plainly)) for _ in range(num_turns)]
+    turns = take_turns(fast, plainly, num_turns)
     return {
         "number": number,
-        "per_s": number / statistics.median(ours for ours, _ in turns),
-        "plain_per_s": number / statistics.median(theirs for _, theirs in turns),
-        "ratio": statistics.median(theirs / ours for ours, theirs in turns),
+        "per_s": number / turns.seconds,
+        "plain_per_s": number / turns.plain_seconds,
+        "ratio": turns.ratio,
     }
 
 
@@ -193,19 +192,6 @@ def _read(config: BenchConfig, folder: Path) -> tuple[list[Picture], list[str]]:
 def _whole(features: TextFeatures) -> Tensor:
     assert features.whole is not None
     return features.whole
-
-
-def _seconds(function: Callable[[], Any]) -> float:
-    started = _now()
-    function()
-    return _now() - started
-
-
-def _now() -> float:
-    """Seconds, when all that was asked of the device is done."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter()
 
 
 if __name__ == "__main__":

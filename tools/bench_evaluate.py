@@ -9,7 +9,6 @@ three score matrices), of which the first tile is scored in earnest and the othe
 """
 
 import multiprocessing
-import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -30,6 +29,7 @@ from pretrain.objectives.base import Objective
 from pretrain.objectives.caft import CaftConfig, CaftObjective
 from pretrain.objectives.clip import ClipConfig, ClipObjective
 from recaption.common.config import check_at_least, load_config, print_json, run_command
+from tools.turns import take_turns
 
 
 @dataclass
@@ -150,13 +150,12 @@ def measure_conditioned(config: BenchConfig) -> dict[str, float]:
             rows.append(torch.cat(pairs, dim=1))
         return torch.cat(rows)
 
-    torch.testing.assert_close(streamed(), one_by_one(), rtol=1e-3, atol=1e-4)
-    turns = [(_seconds(streamed), _seconds(one_by_one)) for _ in range(config.num_turns)]
+    turns = take_turns(streamed, one_by_one, config.num_turns)
     num_pairs = len(images) * len(texts)
     return {
-        "pairs_per_s": num_pairs / statistics.median(ours for ours, _ in turns),
-        "one_by_one_pairs_per_s": num_pairs / statistics.median(theirs for _, theirs in turns),
-        "ratio": statistics.median(theirs / ours for ours, theirs in turns),
+        "pairs_per_s": num_pairs / turns.seconds,
+        "one_by_one_pairs_per_s": num_pairs / turns.plain_seconds,
+        "ratio": turns.ratio,
     }
 
 
@@ -198,12 +197,6 @@ def _set(num_images: int, num_texts: int) -> RetrievalSet:
     pictures = [Picture(Path(), f"{number}.jpg") for number in range(num_images)]
     owners = [text * num_images // num_texts for text in range(num_texts)]
     return RetrievalSet(pictures, [""] * num_texts, owners, Coverage(num_images))
-
-
-def _seconds(function: Callable[[], object]) -> float:
-    started = time.perf_counter()
-    function()
-    return time.perf_counter() - started
 
 
 def _peak_gib() -> float:

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 
 from pretrain.metrics import METRICS, read_metrics
+from pretrain.preemption import heeded_signals
 from recaption.common.config import UserError, load_config, print_json
 from recaption.common.processes import end_with_parent
 from recaption.common.progress import Progress
@@ -160,10 +161,7 @@ class _Runner:
 
     @contextmanager
     def stopped_by_signals(self) -> Iterator[None]:
-        numbers = [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2]
-        if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as `nohup` has it
-            numbers.append(signal.SIGHUP)
-        before = {number: signal.signal(number, self._stop) for number in numbers}
+        before = {number: signal.signal(number, self._stop) for number in heeded_signals()}
         try:
             yield
         finally:
