@@ -1,43 +1,24 @@
-"""The place of a release: only another release gives way, and some whole one is always there."""
+"""What a release may take the place of: only another one."""
 
 import os
-import re
-import shutil
-import socket
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from pretrain.checksums import SUMS, read_checksums
 from pretrain.inference import RELEASE_CONFIG
 from pretrain.release.facts import FACTS
+from pretrain.release.placing import written_aside
 from recaption.common.config import UserError
 from recaption.common.files import sha256_file
 
 
-@contextmanager
-def folder_in_place_of(output: Path) -> Iterator[Path]:
-    """Yields a folder that becomes `output` when the block succeeds, and is gone when it fails.
+def folder_in_place_of(output: Path) -> AbstractContextManager[Path]:
+    """A folder that takes the place of nothing, of an empty folder, or of a release.
 
-    What a killed process has left of the same release is removed first, or put back.
-
-    Args:
-        output: resolved; nothing, an empty folder, or a release, which is then removed.
-
-    Raises:
-        UserError: as `check_replaceable`, at the start and again before anything is replaced.
+    It is that of `written_aside`; raises as `check_replaceable`.
     """
-    _clear_leftovers(output)
-    check_replaceable(output)
-    aside = _beside(output, "tmp")
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        check_replaceable(output)  # writing it took its time
-        put_in_place(aside, output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+    return written_aside(output, check_replaceable)
 
 
 def check_replaceable(output: Path) -> None:
@@ -66,25 +47,6 @@ def check_replaceable(output: Path) -> None:
             raise UserError(f"{path} was changed since it was released: move it first")
 
 
-def put_in_place(new: Path, output: Path) -> None:
-    """Gives a folder its name. Whatever fails, one whole release is there under some name."""
-    if not output.exists():
-        new.rename(output)
-        return
-    old = _beside(output, "old")
-    try:
-        output.rename(old)
-        new.rename(output)
-    except BaseException:  # Ctrl-C, too
-        if old.exists() and not output.exists():
-            old.rename(output)
-        raise
-    try:
-        shutil.rmtree(old)
-    except OSError as error:
-        print(f"warning: the former release stays in {old}: {error}", file=sys.stderr)
-
-
 def _all_in(folder: Path) -> Iterator[Path]:
     """Files, folders, links and whatever else, hidden or not; links are not followed."""
 
@@ -94,42 +56,3 @@ def _all_in(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder, onerror=fail):
         for name in sorted([*folders, *files]):
             yield Path(place) / name
-
-
-def _clear_leftovers(output: Path) -> None:
-    """Puts back the release that was set aside when its replacement was killed, removes others."""
-    kinds = re.compile(rf"{re.escape(f'.{output.name}.')}(tmp|old)-(.+)-(\d+)")
-    beside = sorted(output.parent.iterdir()) if output.parent.is_dir() else []
-    for path in beside:
-        match = kinds.fullmatch(path.name)
-        if match is None:
-            continue
-        kind, host, process = match[1], match[2], int(match[3])
-        if host != socket.gethostname():
-            print(
-                f"warning: {path} was left by process {process} of {host}: if that does not run "
-                "any more, remove it",
-                file=sys.stderr,
-            )
-        elif not _is_running(process):
-            if kind == "old" and not output.exists():
-                path.rename(output)
-            else:
-                shutil.rmtree(path)
-
-
-def _is_running(process: int) -> bool:
-    """Another process of this number: this one has left nothing yet."""
-    if process == os.getpid():
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass
-    return True
-
-
-def _beside(output: Path, kind: str) -> Path:
-    return output.with_name(f".{output.name}.{kind}-{socket.gethostname()}-{os.getpid()}")

@@ -1,17 +1,14 @@
 """The command: a trained model, written for another library."""
 
-import os
-import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pretrain.inference import InferenceModel, load_for_inference
+from pretrain.release.placing import new_folder
 from recaption.common.config import (
     ConfigError,
-    UserError,
     check_choice,
     load_config,
     print_json,
@@ -54,24 +51,6 @@ def main(argv: list[str]) -> None:
     names = sorted(path.name for path in output.iterdir())
     print(f"exported to {output}: {', '.join(names)}; opened again, it gives the same")
     print_json(argv, {"export": str(output), "to": config.to, "files": names})
-
-
-@contextmanager
-def new_folder(output: Path) -> Iterator[Path]:
-    """Yields a folder that becomes `output` when the block succeeds, and is gone when it fails.
-
-    Raises:
-        UserError: `output` is there already.
-    """
-    if output.exists():
-        raise UserError(f"{output} is there already: give another folder")
-    aside = output.with_name(f".{output.name}.{os.getpid()}.tmp")
-    try:
-        aside.mkdir(parents=True)
-        yield aside
-        aside.rename(output)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 # What a form needs is imported when it is asked for: these libraries are slow to import.

@@ -19,9 +19,9 @@ from pretrain.release.importers.methods import METHODS
 from pretrain.release.importers.open_clip_config import named_model, named_resize
 from pretrain.release.importers.openai import openai_model
 from pretrain.release.importers.torchscript import is_torchscript, read_torchscript
+from pretrain.release.placing import check_absent, new_folder
 from recaption.common.config import (
     ConfigError,
-    UserError,
     check_choice,
     load_config,
     print_json,
@@ -71,8 +71,7 @@ def import_checkpoint(config: ImportConfig) -> int:
         UserError: the weights are not those of the configured model, or the run is there.
     """
     output = Path(config.output)
-    if output.exists():
-        raise UserError(f"{output} is there already: give another folder")
+    check_absent(output)  # before the work
     published, method = read_published(config.weights), METHODS[config.method]
     model_config = _model_config(config, published)
     objective_config = ObjectiveConfig(method.objective(published))
@@ -93,11 +92,12 @@ def import_checkpoint(config: ImportConfig) -> int:
             image=ImageConfig(named_resize(config.architecture) or method.resize),
         ),
     )
-    folder = checkpoint_folder(output, 0)
-    folder.mkdir(parents=True)
-    write_config(run, output / CONFIG)
-    save_file(state, folder / WEIGHTS)
-    (folder / COMPLETE).write_text("")
+    with new_folder(output) as aside:
+        folder = checkpoint_folder(aside, 0)
+        folder.mkdir(parents=True)
+        write_config(run, aside / CONFIG)
+        save_file(state, folder / WEIGHTS)
+        (folder / COMPLETE).write_text("")
     return len(published)
 
 

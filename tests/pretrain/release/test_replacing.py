@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from pretrain.release import command, main, replacing
+from pretrain.release import command, main, placing, replacing
 from recaption.common.config import UserError
 from tests.places import CHECKOUT
 
@@ -113,7 +113,7 @@ def test_what_fails_half_way_leaves_a_whole_release(
         folder.mkdir()
         (folder / "whose").write_text(folder.name)
     with pytest.raises(FileNotFoundError):
-        replacing.put_in_place(tmp_path / "nowhere", output)
+        placing.put_in_place(tmp_path / "nowhere", output)
     assert {path.name for path in tmp_path.iterdir()} == {"new", "output"}
     assert (output / "whose").read_text() == "output"
 
@@ -127,7 +127,7 @@ def test_what_fails_half_way_leaves_a_whole_release(
     with monkeypatch.context() as patch:
         patch.setattr(Path, "rename", stop)
         with pytest.raises(KeyboardInterrupt):
-            replacing.put_in_place(new, output)
+            placing.put_in_place(new, output)
     assert (output / "whose").read_text() == "output"
 
     def fail(folder: Path) -> None:
@@ -135,11 +135,11 @@ def test_what_fails_half_way_leaves_a_whole_release(
 
     with monkeypatch.context() as patch:
         patch.setattr(shutil, "rmtree", fail)
-        replacing.put_in_place(new, output)
+        placing.put_in_place(new, output)
     assert (output / "whose").read_text() == "new"
     (old,) = (path for path in tmp_path.iterdir() if path != output)
     assert (old / "whose").read_text() == "output"
-    assert f"the former release stays in {old}: a file is held" in capsys.readouterr().err
+    assert f"the former folder stays in {old}: a file is held" in capsys.readouterr().err
 
 
 KILLED = """
@@ -179,6 +179,22 @@ def test_what_a_kill_has_left_is_cleared_away(copy: Path, where: str) -> None:
         raise OSError("the disk is full")
     assert contents(copy) == before
     assert [path.name for path in copy.parent.iterdir()] == ["copy"]
+
+
+def test_a_killed_command_does_not_leave_its_new_folder_for_ever(tmp_path: Path) -> None:
+    output = tmp_path / "export"
+    script = KILLED.replace("replacing.folder_in_place_of", "placing.new_folder")
+    script = script.replace("import replacing", "import placing")
+    for _ in range(2):
+        command = [sys.executable, "-c", script, "while it is written", str(output)]
+        assert subprocess.run(command, cwd=CHECKOUT).returncode == -9
+        (left,) = tmp_path.iterdir()  # not that of the time before
+    with placing.new_folder(output) as folder:
+        assert [*tmp_path.iterdir()] == [folder] != [left]
+        (folder / "model.safetensors").touch()
+    assert [*tmp_path.iterdir()] == [output]
+    with pytest.raises(UserError, match="is there already"), placing.new_folder(output):
+        pass
 
 
 def test_what_others_write_is_left_alone(copy: Path, capsys: pytest.CaptureFixture[str]) -> None:
