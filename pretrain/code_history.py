@@ -10,9 +10,15 @@ from recaption.common.files import atomic_write, read_json
 CODE = "code.json"
 
 
-def note_code(run: Path, first_step: int) -> None:
-    """What runs here trains the steps after `first_step`; what is noted of those is dropped."""
-    parts = [part for part in read_code(run) if part["after_step"] < first_step]
+def note_code(run: Path, first_step: int, checkpoint: Path | None = None) -> None:
+    """What runs here trains the steps after `first_step`; what is noted of those is dropped.
+
+    Args:
+        checkpoint: that of `first_step`, which may be another run's: its code trained the steps
+            before. None: there is none yet.
+    """
+    before = read_code(checkpoint.parents[1]) if checkpoint is not None else []
+    parts = [part for part in before if part["after_step"] < first_step]
     now = {"after_step": first_step, **describe_code()}
     if not parts or now != {**parts[-1], "after_step": first_step}:
         parts.append(now)

@@ -85,7 +85,7 @@ def train(config: PretrainConfig, ranks: Ranks) -> bool:
     if ranks.is_first:
         run.mkdir(parents=True, exist_ok=True)
         write_config(config, run / CONFIG)
-        note_code(run, state.step)
+        note_code(run, state.step, checkpoint)
 
     # ---- data, model, engine
     tokenizer = Tokenizer(config.model.text.part.context_length)

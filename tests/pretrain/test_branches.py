@@ -9,6 +9,7 @@ from safetensors.torch import load_file
 
 from pretrain.__main__ import run as run_command
 from pretrain.checkpoint import checkpoint_folder, complete_checkpoints, find_checkpoint
+from pretrain.code_history import read_code
 from pretrain.config import PretrainConfig
 from pretrain.data.shards import TrainingShards
 from pretrain.metrics import read_metrics
@@ -62,6 +63,7 @@ def test_a_branch_equals_a_run_of_its_length(
         load_file(checkpoint_folder(run, 5) / "model.safetensors") for run in (branch, alone)
     )
     assert all(torch.equal(weights[name], tensor) for name, tensor in expected.items())
+    assert [part["after_step"] for part in read_code(branch)] == [0]  # the trunk's steps, too
     train(*arguments)
     assert "resumed after step 5" in capsys.readouterr().out  # of its own, not the trunk's
 

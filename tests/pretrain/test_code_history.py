@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pretrain import code_history
+from pretrain.checkpoint import checkpoint_folder
 from pretrain.code_history import note_code, read_code
 
 
@@ -28,5 +29,5 @@ def test_steps_by_the_code_that_trained_them(
         ("b", 20, [(0, "b")]),  # back by a checkpoint; what was done after it is done again
     ):
         at(commit)
-        note_code(tmp_path, step)
+        note_code(tmp_path, step, checkpoint_folder(tmp_path, step) if step else None)
         assert noted() == expected
