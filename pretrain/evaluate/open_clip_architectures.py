@@ -1,7 +1,10 @@
 """What open_clip builds, and how it wants pictures: by name and published tag, or by a file."""
 
 import json
+import logging
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,7 +83,7 @@ def build(architecture: Architecture) -> Built:
     """
     name, text = architecture.name, open_clip.get_model_config(architecture.registered)["text_cfg"]
     try:
-        with hub_offline():
+        with hub_offline(), _weights_come_later():
             safe = {"local_files_only": True, "trust_remote_code": False}
             tokenizer = open_clip.get_tokenizer(
                 architecture.registered, **(safe if text.get("hf_tokenizer_name") else {})
@@ -107,6 +110,21 @@ def build(architecture: Architecture) -> Built:
             ) from None
         raise UserError(f"open_clip cannot build {name}: {in_one_line(error)}") from None
     return Built(model, tokenizer, preprocess)
+
+
+@contextmanager
+def _weights_come_later() -> Iterator[None]:
+    """Keeps open_clip from warning that the model is a random one."""
+
+    def is_needed(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    logger = logging.getLogger()  # open_clip has none of its own
+    logger.addFilter(is_needed)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_needed)
 
 
 def in_one_line(error: Exception) -> str:

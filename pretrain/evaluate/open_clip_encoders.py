@@ -8,6 +8,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.factory import load_state_dict
 from open_clip.tokenizer import HFTokenizer
 from PIL import Image
 from safetensors import SafetensorError
@@ -34,6 +35,8 @@ _NOT_ITS_WEIGHTS = (
     *(AssertionError, AttributeError, LookupError, RuntimeError),
     *(StopIteration, TypeError, ValueError),
 )
+#: The tensors that open_clip would stretch.
+_POSITIONS = "positional_embedding"
 
 
 class OpenClipEncoders:
@@ -143,6 +146,7 @@ def load_open_clip(
         raise UserError(f"checkpoint={weights}: there is no such file of weights")
     built = build(architecture)
     try:
+        _check_lengths(built.model, weights)
         open_clip.load_checkpoint(built.model, str(weights))
     except _DAMAGED as error:
         reason = in_one_line(error) if str(error) else "it ends too early"
@@ -171,6 +175,25 @@ def num_tokens(tokenizer: Any, caption: str) -> int:
         tokenizer.clean_fn(caption), add_special_tokens=not is_clips, verbose=False
     )
     return len(found.input_ids) + 3 * is_clips
+
+
+def _check_lengths(model: Any, weights: Path) -> None:
+    """open_clip stretches the positions of other image sizes and contexts without a word, and a
+    model that was not trained for that gives other figures.
+
+    Raises:
+        ValueError: the file's positions are not as many as the model's.
+    """
+    if weights.suffix in (".npz", ".npy"):
+        return  # of big_vision, whose reader says so itself
+    own = {name: tensor for name, tensor in model.state_dict().items() if _POSITIONS in name}
+    for name, tensor in load_state_dict(str(weights)).items():
+        expected = own.get(name, own.get(f"text.{name}"))
+        if expected is not None and len(tensor) != len(expected):
+            raise ValueError(
+                f"{name} is of {len(tensor)} positions, the model's of {len(expected)}: another "
+                "image size, patch size or context length"
+            )
 
 
 def _mismatch(error: Exception) -> str:

@@ -231,6 +231,31 @@ def test_weights_of_other_models(tmp_path: Path) -> None:
         )
 
 
+@pytest.mark.parametrize(
+    ("part", "size", "message"),
+    [
+        ("vision_cfg", {"image_size": 64}, "visual.positional_embedding is of 17 .* of 65"),
+        ("text_cfg", {"context_length": 30}, " positional_embedding is of 24 .* of 30"),
+    ],
+)
+@pytest.mark.parametrize("is_custom", [False, True])
+def test_positions_are_not_stretched(
+    part: str, size: dict[str, int], is_custom: bool, message: str, tmp_path: Path
+) -> None:
+    _, weights = write_open_clip(tmp_path)
+    described = TINY_OPEN_CLIP | {part: TINY_OPEN_CLIP[part] | size, "custom_text": is_custom}
+    config = tmp_path / "larger.json"
+    config.write_text(json.dumps(described))
+    check_mistake(str(config), weights, f"does not hold weights of larger:.*{message}")
+
+
+def test_no_word_of_random_weights(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    config, weights = write_open_clip(tmp_path)
+    caplog.clear()
+    load_open_clip(str(config), weights, CPU)
+    assert caplog.messages == []
+
+
 def test_weights_for_a_text_tower_of_transformers(tmp_path: Path) -> None:
     _, weights = write_open_clip(tmp_path)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
