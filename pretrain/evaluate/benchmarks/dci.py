@@ -44,7 +44,7 @@ def read(root: Path, options: Options) -> RetrievalSet:
         short, extra = (text_field(entry, f"{kind}_caption", where) for kind in ("short", "extra"))
         image = f"{_FOLDER}/photos/{text_field(entry, 'image', where)}"
         rows.append(Row(image, f"{short}\n{extra}", where))
-    return retrieval_set("dci", root, rows, 7805, options, inputs, missing)
+    return retrieval_set("dci", root, rows, 7805, options, inputs, missing, num_texts=7805)
 
 
 def _annotations(splits_file: Path) -> list[str]:
@@ -63,7 +63,7 @@ def _annotations(splits_file: Path) -> list[str]:
 
 def _read_list(root: Path, options: Options) -> RetrievalSet:
     path = find_file(root, "DCI_test.json", f"{_FOLDER}/DCI_test.json")
-    return retrieval_set("dci", root, _rows(path), 1999, options, [path])
+    return retrieval_set("dci", root, _rows(path), 1999, options, [path], num_texts=1999)
 
 
 def _read_joint(root: Path, options: Options) -> JointSet:

@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pretrain.evaluate.benchmarks.base import ClassificationSet, Picture
+from pretrain.evaluate.benchmarks.base import ClassificationSet, Coverage, Picture
 from pretrain.evaluate.benchmarks.dense import SegmentationSet
 from pretrain.evaluate.benchmarks.published import caveat, published
 from pretrain.evaluate.benchmarks.registry import Benchmark
@@ -17,9 +17,15 @@ _NUM_CHECKSUMS = 8  # annotation files with a checksum each; more have one toget
 
 def describe(benchmark: Benchmark[Any], variant: str, data: Any) -> dict[str, Any]:
     """What the figures of one benchmark are made from, and what stands beside them."""
-    coverage = data.coverage
+    coverage: Coverage = data.coverage
     images: list[Picture] = list(data.images)
     num_samples = len(images) if coverage.num_found is None else coverage.num_found
+    of_texts = {}
+    if coverage.num_texts_expected is not None:
+        of_texts = {
+            "num_texts": coverage.num_texts,
+            "num_texts_expected": coverage.num_texts_expected,
+        }
     root = images[0].root
     inputs: dict[str, Any] = {
         "files": _checksums(root, coverage.inputs),
@@ -40,7 +46,8 @@ def describe(benchmark: Benchmark[Any], variant: str, data: Any) -> dict[str, An
         "coverage": {
             "num_expected": coverage.num_expected,
             "num_samples": num_samples,
-            "share": num_samples / coverage.num_expected,
+            **of_texts,
+            "share": _share(num_samples, coverage),
             "num_missing": len(coverage.missing),
             "missing": list(coverage.missing)[:100],
             "notes": dict(coverage.notes),
@@ -49,6 +56,19 @@ def describe(benchmark: Benchmark[Any], variant: str, data: Any) -> dict[str, An
         "caveat": caveat(benchmark.name, variant),
         "inputs": inputs,
     }
+
+
+def _share(num_samples: int, coverage: Coverage) -> float | None:
+    """How much of the protocol is there, of samples or of texts, whichever is less; None: unknown.
+
+    Of all images with a few texts each it is a small part that is scored.
+    """
+    if coverage.num_expected is None:
+        return None
+    shares = [num_samples / coverage.num_expected]
+    if coverage.num_texts is not None and coverage.num_texts_expected is not None:
+        shares.append(coverage.num_texts / coverage.num_texts_expected)
+    return min(shares)
 
 
 def _checksums(root: Path, paths: Sequence[Path]) -> dict[str, str]:

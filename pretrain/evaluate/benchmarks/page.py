@@ -15,6 +15,7 @@ from pretrain.evaluate.benchmarks.table import (
     is_whole,
     lines_of,
     main_lines,
+    share_told,
     title_lines,
 )
 from pretrain.evaluate.bootstrap import INTERVALS
@@ -82,7 +83,7 @@ def _section(
     return {
         "key": key,
         "title": title_lines(result)[0],
-        "is_whole": is_whole(result["coverage"]),
+        "share": "all" if is_whole(result["coverage"]) else share_told(result["coverage"]),
         "result": result,
         "main": main_lines(result, model, others),
         "lines": lines,

@@ -41,7 +41,7 @@ def retrieval_set(
         num_images: of the protocol.
         inputs: the annotation files.
         missing: what the reader itself had to pass over.
-        num_texts: of the protocol; None: it says nothing of them.
+        num_texts: of the protocol; None: it names no number.
         most_texts: of an image, its first ones; None: all of them.
 
     Raises:
@@ -83,5 +83,7 @@ def retrieval_set(
         images=[Picture(root, image) for image in position_of],
         texts=texts,
         image_of_text=image_of_text,
-        coverage=present.coverage(len(position_of), num_images, inputs),
+        coverage=present.coverage(
+            len(position_of), num_images, inputs, num_texts=(len(texts), num_texts)
+        ),
     )

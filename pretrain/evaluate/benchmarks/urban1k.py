@@ -20,7 +20,7 @@ def read(root: Path, options: Options) -> RetrievalSet:
     named = {path.stem for path in paths}
     without = [path for path in (root / images).glob("*.jpg") if path.stem not in named]
     missing = [f"{captions}/{path.stem}.txt" for path in sorted(without)]
-    return retrieval_set("urban1k", root, rows, 1000, options, paths, missing)
+    return retrieval_set("urban1k", root, rows, 1000, options, paths, missing, num_texts=1000)
 
 
 def _number(stem: str) -> tuple[int, str]:

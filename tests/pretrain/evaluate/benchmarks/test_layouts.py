@@ -1,14 +1,18 @@
 """Readers of official layouts: what they take, and what they say of a copy that is not whole."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pretrain.evaluate.benchmarks.base import LayoutError
+from pretrain.evaluate.benchmarks.base import LayoutError, RetrievalSet
 from pretrain.evaluate.benchmarks.described import describe
 from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+from pretrain.evaluate.benchmarks.rows import retrieval_set
+from pretrain.evaluate.benchmarks.table import is_whole
 from recaption.common.files import sha256_file
 from tests.pretrain.evaluate.benchmarks.layouts import (
     TEXTS,
@@ -189,6 +193,61 @@ def test_equal_texts_of_two_images_are_kept_and_told(tmp_path: Path) -> None:
     data = read("docci", root)
     assert data.image_of_text == [0, 1, 2]
     assert data.coverage.notes == {"texts that another image has, too": 2}
+
+
+def one_more(rows: list) -> list:
+    """A second text of the first image."""
+    name = next(n for n in ("description", "caption", "IIW") if n in rows[0])
+    return [*rows, rows[0] | {name: "A text by somebody else."}]
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "file", "change"),
+    [
+        ("dci", "1999", "DCI_test.json", one_more),
+        ("docci", "test", "annotations/docci_descriptions.jsonlines", lambda r: one_more(r[1:])),
+        ("iiw", "", "IIW-400/data.jsonl", one_more),
+    ],
+)
+def test_a_second_text_of_an_image_is_another_task(
+    name: str,
+    variant: str,
+    file: str,
+    change: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Long retrieval has one text an image; the figures of others are of that."""
+    root = WRITERS[name](tmp_path)
+    number = len(read(name, root, variant).images)
+    layout = sys.modules[f"pretrain.evaluate.benchmarks.{name}"]
+
+    def as_small(*args: Any, **kwargs: Any) -> RetrievalSet:
+        """As if the protocol had so many images."""
+        protocol, texts = args[3], kwargs["num_texts"]
+        assert texts == protocol
+        return retrieval_set(*args[:3], number, *args[4:], **kwargs | {"num_texts": number})
+
+    monkeypatch.setattr(layout, "retrieval_set", as_small)
+    benchmark = BENCHMARKS[name]
+    assert is_whole(describe(benchmark, variant, read(name, root, variant, False))["coverage"])
+    path = root / file
+    if path.suffix == ".json":
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    else:
+        edit_lines(path, change)
+    with pytest.raises(LayoutError, match=f"has {number + 1} texts of {number} images"):
+        read(name, root, variant, allow_missing=False)
+    assert not is_whole(describe(benchmark, variant, read(name, root, variant))["coverage"])
+
+
+@pytest.mark.parametrize("name", ["dci", "docci", "sharegpt4v", "urban1k", "iiw"])
+def test_long_retrieval_has_as_many_texts_as_images(name: str, tmp_path: Path) -> None:
+    root = WRITERS[name](tmp_path)
+    for variant in BENCHMARKS[name].variants:
+        if variant != "joint":  # whose parts have each a text of their own, as many as there are
+            coverage = read(name, root, variant).coverage
+            assert coverage.num_texts_expected == coverage.num_expected
 
 
 def test_an_empty_caption_is_named_or_counted(tmp_path: Path) -> None:
