@@ -64,7 +64,7 @@ def read(root: Path, options: Options, num_per_class: int = 50) -> Classificatio
     """`root`, or `root`/val, with a folder of 50 images for each WordNet id.
 
     Raises:
-        LayoutError: no such folders, or images are missing.
+        LayoutError: no such folders, images are missing, or a class has more.
     """
     check_root(root)
     folder = next((f for f in (root, root / "val") if any(f.glob("n[0-9]*"))), None)
@@ -83,13 +83,17 @@ def read_v2(root: Path, options: Options, num_per_class: int = 10) -> Classifica
     """`root`, or the published folder below it, with folders 0 to 999, named by class number.
 
     Raises:
-        LayoutError: no such folders, or images are missing.
+        LayoutError: no such folders, another variant's, images are missing, or a class has more.
     """
     check_root(root)
     name = V2_FOLDERS[options.variant or "matched-frequency"]
-    if root.name in V2_FOLDERS.values() and root.name != name:
-        raise LayoutError(f"{root} is another variant than the one asked for, {name}")
     folder = root / name if (root / name).is_dir() else root
+    # A link, or `.`, has the name of another variant, or none.
+    others = {folder.name, folder.resolve().name} & set(V2_FOLDERS.values()) - {name}
+    if others:
+        raise LayoutError(
+            f"{folder} is {min(others)}, another variant than the one asked for, {name}"
+        )
     numbers = [str(number) for number in range(1000)]
     if not any((folder / number).is_dir() for number in numbers):
         raise LayoutError(f"{root} has no folders 0 to 999, nor {name}/ with such folders")
@@ -139,6 +143,11 @@ def _read_folders(
     present = Present(benchmark, root, options)
     pictures = [list(_pictures(root, folder / name)) for name in folders]
     for name, of_class in zip(folders, pictures, strict=True):
+        if len(of_class) > num_per_class:
+            raise LayoutError(
+                f"{folder / name} has {len(of_class):,} images, more than the protocol's "
+                f"{num_per_class} of a class: is it another set, such as the one for training?"
+            )
         if len(of_class) < num_per_class:
             num_absent = num_per_class - len(of_class)
             present.lacks(f"{num_absent} of {num_per_class} images of {name}/")

@@ -76,7 +76,8 @@ class Present:
                 number.
 
         Raises:
-            LayoutError: something is missing and may not be, or nothing was found.
+            LayoutError: something is missing and may not be, nothing was found, or more than the
+                protocol has, which is another set.
         """
         missing = [name for name, is_there in self._is_there.items() if not is_there]
         notes = {name: count for name, count in self.notes.items() if count}
@@ -102,6 +103,11 @@ def _check_whole(name: str, root: Path, coverage: Coverage, options: Options) ->
     if not found:
         first = f", as {missing[0]}" if missing else ""
         raise LayoutError(f"{name}: nothing of it is in {root}{first}")
+    if expected is not None and found > expected:
+        raise LayoutError(
+            f"{name}: {root} has {found:,} images, more than the protocol's {expected:,}: is it "
+            "another set, such as the one for training?"
+        )
     hint = "allow_missing=true goes on with what is there"
     if options.allow_missing:
         return

@@ -44,7 +44,7 @@ def read_voc20(root: Path, options: Options) -> SegmentationSet:
     present.notes["lines repeated"] = len(lines) - len(names)
     if len(names) < _NUM_VOC:
         present.lacks(f"{_NUM_VOC - len(names):,} of {_NUM_VOC:,} lines of {listed.name}")
-    return _set(present, pairs, voc_classes(), max(_NUM_VOC, len(names)), listed)
+    return _set(present, pairs, voc_classes(), _NUM_VOC, listed)
 
 
 def read_ade20k(root: Path, options: Options) -> SegmentationSet:
@@ -71,7 +71,7 @@ def read_ade20k(root: Path, options: Options) -> SegmentationSet:
     present = Present("ade20k", root, options)
     if len(pairs) < _NUM_ADE20K:
         present.lacks(f"{_NUM_ADE20K - len(pairs):,} of {_NUM_ADE20K:,} images of {below}")
-    return _set(present, pairs, _ade20k_classes(info), max(_NUM_ADE20K, len(pairs)), info)
+    return _set(present, pairs, _ade20k_classes(info), _NUM_ADE20K, info)
 
 
 def voc_classes() -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pretrain.evaluate.benchmarks import segmentation
 from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Options, Picture
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
 from pretrain.evaluate.benchmarks.described import describe
@@ -102,6 +103,16 @@ def test_voc_ignores_the_background(tmp_path: Path) -> None:
         read_voc20(tmp_path, Options())
     assert len(read_voc20(tmp_path / "VOCdevkit" / "VOC2012", SOME).images) == 1
     assert "person" in voc_classes()
+
+
+def test_more_lines_than_the_protocol_has_are_another_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmentation, "_NUM_VOC", 1)
+    write_voc(tmp_path, "2007_000033", "2007_000042")
+    for options in (Options(), SOME):
+        with pytest.raises(LayoutError, match="2 images, more than the protocol's 1: is it"):
+            read_voc20(tmp_path, options)
 
 
 def test_voc_names_what_is_missing(tmp_path: Path) -> None:
