@@ -129,3 +129,7 @@ def unreadable(path: Path, error: Exception) -> UserError:
 
 class LayoutError(UserError):
     """A root that does not hold what the benchmark's official layout says."""
+
+
+class DamagedError(LayoutError):
+    """A file that is cut off or in another encoding: of many, one may be passed over."""

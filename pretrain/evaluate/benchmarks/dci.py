@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pretrain.evaluate.benchmarks.base import JointSet, Options, RetrievalSet
+from pretrain.evaluate.benchmarks.base import DamagedError, JointSet, Options, RetrievalSet
 from pretrain.evaluate.benchmarks.layout import (
     check_inside,
     find_file,
@@ -39,8 +39,14 @@ def read(root: Path, options: Options) -> RetrievalSet:
         if not is_file(path):
             missing.append(f"{_FOLDER}/annotations/{name}")
             continue
+        try:
+            entry, where = read_json_file(path, dict), str(path)
+        except DamagedError as error:
+            if not options.allow_missing:
+                raise
+            missing.append(str(error))
+            continue
         inputs.append(path)
-        entry, where = read_json_file(path, dict), str(path)
         short, extra = (text_field(entry, f"{kind}_caption", where) for kind in ("short", "extra"))
         image = f"{_FOLDER}/photos/{text_field(entry, 'image', where)}"
         rows.append(Row(image, f"{short}\n{extra}", where))

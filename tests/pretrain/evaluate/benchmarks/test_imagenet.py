@@ -1,6 +1,7 @@
 """ImageNet, ImageNet-V2 and ImageNet-O as folders of classes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,6 +80,31 @@ def test_more_images_of_a_class_than_there_are_is_another_set(
     with pytest.raises(LayoutError, match="2,001 images, more than the protocol's 2,000") as caught:
         read_o(tmp_path / "o", SOME)
     assert "allow_missing" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reader", "below", "name"),
+    [
+        (read, "val", "n01440764"),
+        (read_v2, "imagenetv2-matched-frequency-format-val", "7"),
+        (read_o, "imagenet-o", "n01440764"),
+    ],
+)
+def test_the_root_is_looked_for_nearby(
+    reader: Callable, below: str, name: str, tmp_path: Path, picture: Path
+) -> None:
+    root = tmp_path / "some" / "where"
+    _link_folders(root / below, picture, [name])
+    with pytest.raises(LayoutError, match=f"give root={root}$"):
+        reader(tmp_path / "some", SOME)
+    with pytest.raises(LayoutError, match=f"give root={root / below}$"):
+        reader(root / below / name, SOME)
+    assert len(reader(root / below, SOME).images) == 1
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path, picture: Path) -> None:
+    _link_folders(tmp_path, picture, ["n01440764", ".ipynb_checkpoints"])
+    assert read_o(tmp_path, SOME).classes == ["tench"]
 
 
 def test_wrong_layouts(tmp_path: Path, picture: Path) -> None:

@@ -1,6 +1,9 @@
 """Readers of official layouts: what they take, and what they say of a copy that is not whole."""
 
+import codecs
+import errno
 import json
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -75,16 +78,74 @@ def test_a_file_that_was_cut_off_is_named(name: str, tmp_path: Path) -> None:
     path = read(name, root).coverage.inputs[-1]
     path.write_text(path.read_text()[:-20])
     with pytest.raises(LayoutError, match=f"{path.name}.* is damaged") as caught:
-        read(name, root)
+        read(name, root, allow_missing=name != "dci")  # which has a file for each sample
     assert "\n" not in str(caught.value)
 
 
-def test_the_root_is_looked_for_nearby(tmp_path: Path) -> None:
-    write_docci(tmp_path / "docci")
-    with pytest.raises(LayoutError, match=f"give root={tmp_path / 'docci'}"):
+@pytest.mark.parametrize("name", ["dci", "urban1k"])
+def test_one_damaged_file_of_many_is_named_or_counted(name: str, tmp_path: Path) -> None:
+    root = WRITERS[name](tmp_path)
+    path = read(name, root).coverage.inputs[2]
+    path.write_bytes(path.read_bytes().replace(b"This is", "It\u2019s".encode("cp1252")))
+    told = f"{path.relative_to(root)} is damaged: it is not UTF-8"
+    with pytest.raises(LayoutError, match=f"{told}.*; copy it again, or save it as UTF-8"):
+        read(name, root, allow_missing=False)
+    coverage = read(name, root).coverage
+    assert (coverage.num_found, len(coverage.missing)) == (5, 1)
+    assert coverage.missing[0].startswith(told)
+    assert path not in coverage.inputs
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_byte_order_mark_is_no_part_of_a_text(name: str, tmp_path: Path) -> None:
+    root = WRITERS[name](tmp_path)
+    before = read(name, root)
+    for path in before.coverage.inputs:
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    after = read(name, root)
+    assert (after.texts, after.coverage) == (before.texts, before.coverage)
+
+
+def test_hidden_files_are_no_samples(tmp_path: Path) -> None:
+    """What a Mac leaves beside the files in an archive, or on a disk of another system."""
+    root = write_urban1k(tmp_path)
+    before = read("urban1k", root)
+    for path in ("image/._1.jpg", "image/._20.jpg", "caption/._1.txt"):
+        (root / path).write_bytes(b"\x00\x05\x16\x07 Mac OS X \xb0")
+    assert read("urban1k", root) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"), [("docci", "images"), ("urban1k", "image"), ("urban1k", "caption")]
+)
+def test_the_root_is_looked_for_nearby(
+    name: str, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = WRITERS[name](tmp_path / "some" / "where")
+    for given in (root.parent, root / inside):
+        with pytest.raises(LayoutError, match=f"give root={root}$"):
+            read(name, given)
+        monkeypatch.chdir(given)
+        with pytest.raises(LayoutError, match=rf"^\. holds no .*root=({root}|where)$"):
+            read(name, Path())
+
+
+def test_what_may_not_be_looked_at_is_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk's lost+found, as it is to others than root."""
+    write_docci(tmp_path / "where")
+    (tmp_path / "lost+found").mkdir()
+    stat = Path.stat
+
+    def refuse(path: Path, **options: Any) -> Any:
+        if "lost+found" in path.parent.parts:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(LayoutError, match=f"give root={tmp_path / 'where'}$"):
         read("docci", tmp_path)
-    with pytest.raises(LayoutError, match=f"give root={tmp_path / 'docci'}"):
-        read("docci", tmp_path / "docci" / "images")
 
 
 @pytest.mark.parametrize("name", WRITERS)
