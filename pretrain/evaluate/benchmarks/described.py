@@ -77,7 +77,7 @@ def _checksums(root: Path, paths: Sequence[Path]) -> dict[str, str]:
     if len(sums) <= _NUM_CHECKSUMS:
         return {name: checksum for checksum, name in sums}
     lines = [f"{checksum}  {name}\n" for checksum, name in sums]
-    return {f"{len(sums)} files, sha256 of their `sha256sum`": _sha256("".join(lines))}
+    return {f"{len(sums)} files, sha256 of their `sha256sum`": _sha256(os.fsencode("".join(lines)))}
 
 
 def _describe_files(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
@@ -87,18 +87,19 @@ def _describe_files(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
     return {
         "num_files": len(sizes),
         "num_bytes": sum(sizes.values()),
-        "sha256_of_sizes_and_names": _sha256("".join(lines)),
+        "sha256_of_sizes_and_names": _sha256(os.fsencode("".join(lines))),
     }
 
 
 def _describe_lines(lines: Sequence[str]) -> dict[str, Any]:
-    return {"number": len(lines), "sha256_of_lines": _sha256("".join(f"{x}\n" for x in lines))}
+    text = "".join(f"{line}\n" for line in lines)
+    return {"number": len(lines), "sha256_of_lines": _sha256(text.encode(errors="surrogatepass"))}
 
 
 def _name(path: Path, root: Path) -> str:
-    """From the root on, also of a file that an annotation puts elsewhere."""
+    """From the root on, also of a file that an annotation puts elsewhere; maybe no UTF-8."""
     return os.path.relpath(path, root)
 
 
-def _sha256(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
+def _sha256(content: bytes) -> str:
+    return sha256(content).hexdigest()

@@ -70,7 +70,7 @@ def read(root: Path, options: Options) -> ChoiceSet:
         present.notes[f"lines with more or fewer than {_NUM_WRONG} wrong expressions"] += num_others
         present.notes["rows that were there before"] += len(of_level) - len(set(of_level))
         num_lines += len(of_level)
-        rows += [row for row in of_level if _is_whole(row, present)]
+        rows += filter(None, (_whole(row, present) for row in of_level))
     present.notes["right texts among the wrong ones"] = sum(r.texts[0] in r.texts[1:] for r in rows)
     return ChoiceSet(
         images=[Picture(root, row.image, row.box) for row in rows],
@@ -95,10 +95,12 @@ def _row(row: dict[str, object], where: str, level: str) -> _Row:
     return _Row(name, _box(row, where), _texts(row, where), level, where)
 
 
-def _is_whole(row: _Row, present: Present) -> bool:
-    """Whether its picture is there and none of its texts is empty; remembers what is not so."""
+def _whole(row: _Row, present: Present) -> _Row | None:
+    """If its picture is there and none of its texts is empty; remembers what is not so."""
     texts = present.texts([(text, row.where) for text in row.texts])
-    return present.has_picture(row.image, row.where) and texts is not None
+    if not present.has_picture(row.image, row.where) or texts is None:
+        return None
+    return dataclasses.replace(row, texts=tuple(texts))
 
 
 def image_name(published: str) -> str:

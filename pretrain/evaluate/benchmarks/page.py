@@ -63,7 +63,8 @@ def write_page(
     path = output / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
-        temporary.write_text(page)
+        # A file may have a name that is no UTF-8.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 

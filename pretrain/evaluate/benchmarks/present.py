@@ -57,7 +57,17 @@ class Present:
         empty = [where for text, where in texts if not text.strip()]
         for where in empty:
             self.lacks(f"the text of {where}")
-        return None if empty else [text.strip() for text, _ in texts]
+        return None if empty else [self.text(text) for text, _ in texts]
+
+    def text(self, text: str) -> str:
+        """Stripped, and with U+FFFD for half a character, as CLIP's tokenizer reads it; counted.
+
+        JSON can hold one, as of a caption that was cut off within an emoji ("\\ud83d"); it cannot
+        be written as UTF-8, and not every tokenizer takes it.
+        """
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        self.notes["texts with half a character"] += whole != text
+        return whole.strip()
 
     def coverage(
         self,

@@ -59,7 +59,7 @@ def retrieval_set(
     for row in rows:
         if texts_of[row.image] == most_texts or not present.has_picture(row.image, row.where):
             continue
-        text = row.text.strip()
+        text = present.text(row.text)
         if (row.image, text, row.annotation) in seen:
             present.notes["rows that were there before"] += 1
             continue

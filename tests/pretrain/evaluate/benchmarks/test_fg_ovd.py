@@ -108,6 +108,13 @@ def test_repeated_rows_and_right_texts_among_wrong_ones_are_counted(tmp_path: Pa
     assert evaluate(data, ColourEncoders(), batch_size=8)["accuracy"] == 2 / 3  # a tie is wrong
 
 
+def test_half_a_character_is_counted_and_written_as_one_that_is_not_known(tmp_path: Path) -> None:
+    _write(tmp_path, GOOD | {"pos_expression": "a green bag \ud83d"})
+    data = read(tmp_path, HARD)
+    assert data.choices[0][0] == "a green bag \ufffd"
+    assert data.coverage.notes == {"texts with half a character": 1}
+
+
 def test_missing_pictures_and_empty_texts(tmp_path: Path) -> None:
     absent = GOOD | {"img_path": "/val2017/000000000002.jpg"}
     path = _write(tmp_path, GOOD, absent, _row("val2017/000000000001.jpg", [0, 0, 8, 8], "a", " "))
