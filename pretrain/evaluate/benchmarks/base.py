@@ -56,11 +56,13 @@ class Picture:
 class Coverage:
     """How much of a benchmark is there."""
 
-    num_expected: int  # samples that the protocol names
+    num_expected: int | None  # samples that the protocol names; None: how many is not known
     missing: list[str] = field(default_factory=list)  # files that were passed over, by name
     notes: Mapping[str, int] = field(default_factory=dict)  # oddities by name: repeated texts, ...
     inputs: Sequence[Path] = ()  # annotation files that were read: their checksums are kept
     num_found: int | None = None  # samples that are there; None: one an image
+    num_texts: int | None = None  # of retrieval: texts that are there
+    num_texts_expected: int | None = None  # and those of the protocol; None: it names no number
 
 
 @dataclass(frozen=True)
@@ -127,3 +129,7 @@ def unreadable(path: Path, error: Exception) -> UserError:
 
 class LayoutError(UserError):
     """A root that does not hold what the benchmark's official layout says."""
+
+
+class DamagedError(LayoutError):
+    """A file that is cut off or in another encoding: of many, one may be passed over."""

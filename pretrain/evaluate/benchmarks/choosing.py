@@ -19,6 +19,7 @@ from pretrain.evaluate.benchmarks.registry import (
 )
 from pretrain.evaluate.benchmarks.table import is_whole
 from pretrain.evaluate.config import EvaluateConfig
+from pretrain.evaluate.open_clip_architectures import PREFIX
 from recaption.common.config import ConfigError, UserError, from_dict, write_config
 
 #: What results are made from, in a form that makes them again: `evaluate FOLDER/benchmarks.yaml`.
@@ -73,7 +74,7 @@ def _with_roots(config: EvaluateConfig) -> list[tuple[Benchmark[Any], Path]]:
         if not config.roots:
             raise ConfigError("benchmark=all runs those whose folders stand in roots: give some")
         return [
-            (b, Path(config.roots[b.name])) for b in BENCHMARKS.values() if b.name in config.roots
+            (b, _root(config.roots[b.name])) for b in BENCHMARKS.values() if b.name in config.roots
         ]
     names = [name.strip() for name in config.benchmark.split(",")]
     if config.root and len(names) > 1:
@@ -83,13 +84,21 @@ def _with_roots(config: EvaluateConfig) -> list[tuple[Benchmark[Any], Path]]:
         root = config.root or config.roots.get(benchmark.name)
         if not root:
             raise ConfigError(f"benchmark={benchmark.name} needs root=FOLDER with its files")
-        found.append((benchmark, Path(root)))
+        found.append((benchmark, _root(root)))
     return found
+
+
+def _root(given: str) -> Path:
+    """No shell expands the ~ of a YAML file. Raises: ConfigError: it is nobody's."""
+    try:
+        return Path(given).expanduser()
+    except RuntimeError:
+        raise ConfigError(f"root={given}: there is no such user's home folder") from None
 
 
 def remember(config: EvaluateConfig, chosen: Sequence[Chosen], output: Path) -> EvaluateConfig:
     """Writes `benchmarks.yaml`, and returns what is in it: the configuration, with the roots and
-    variants of earlier commands of this folder.
+    variants of earlier commands of this folder. Paths are absolute: it can be run from elsewhere.
     """
     path = output / CHOSEN
     before = _remembered(path)
@@ -100,6 +109,10 @@ def remember(config: EvaluateConfig, chosen: Sequence[Chosen], output: Path) -> 
             of_benchmark.append(one.variant)
     every = replace(
         config,
+        checkpoint=_absolute(config.checkpoint),
+        model=_absolute_model(config.model),
+        output=config.output and _absolute(config.output),
+        compare=[_absolute(path) for path in config.compare],
         benchmark="all",
         root="",
         roots=before.roots | {c.benchmark.name: str(c.root.absolute()) for c in chosen},
@@ -109,6 +122,17 @@ def remember(config: EvaluateConfig, chosen: Sequence[Chosen], output: Path) -> 
     )
     write_config(every, path)
     return every
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).absolute())
+
+
+def _absolute_model(model: str) -> str:
+    """`open_clip:FILE.json` is a path, `open_clip:ViT-B-32` a name."""
+    if not (model.startswith(PREFIX) and model.endswith(".json")):
+        return model
+    return PREFIX + _absolute(model.removeprefix(PREFIX))
 
 
 def _remembered(path: Path) -> EvaluateConfig:

@@ -68,7 +68,7 @@ def read_cifar100(root: Path, options: Options) -> ClassificationSet:
 
 def _read(root: Path, layout: _Layout, options: Options) -> ClassificationSet:
     test = find_file(root, f"{layout.folder}/{layout.test}", layout.test)
-    meta = find_file(root, str(test.with_name(layout.meta).relative_to(root)))
+    meta = find_file(root, str(test.with_name(layout.meta).relative_to(root)), is_root_sure=True)
     classes = _entry(meta, layout.names)
     data, labels = _entry(test, "data"), _entry(test, layout.labels)
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.ndim != 2:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from pretrain.evaluate.benchmarks.base import JointSet, Options, RetrievalSet
+from pretrain.evaluate.benchmarks.base import DamagedError, JointSet, Options, RetrievalSet
 from pretrain.evaluate.benchmarks.layout import (
     check_inside,
     find_file,
@@ -39,12 +39,18 @@ def read(root: Path, options: Options) -> RetrievalSet:
         if not is_file(path):
             missing.append(f"{_FOLDER}/annotations/{name}")
             continue
+        try:
+            entry, where = read_json_file(path, dict), str(path)
+        except DamagedError as error:
+            if not options.allow_missing:
+                raise
+            missing.append(str(error))
+            continue
         inputs.append(path)
-        entry, where = read_json_file(path, dict), str(path)
         short, extra = (text_field(entry, f"{kind}_caption", where) for kind in ("short", "extra"))
         image = f"{_FOLDER}/photos/{text_field(entry, 'image', where)}"
         rows.append(Row(image, f"{short}\n{extra}", where))
-    return retrieval_set("dci", root, rows, 7805, options, inputs, missing)
+    return retrieval_set("dci", root, rows, 7805, options, inputs, missing, num_texts=7805)
 
 
 def _annotations(splits_file: Path) -> list[str]:
@@ -63,7 +69,7 @@ def _annotations(splits_file: Path) -> list[str]:
 
 def _read_list(root: Path, options: Options) -> RetrievalSet:
     path = find_file(root, "DCI_test.json", f"{_FOLDER}/DCI_test.json")
-    return retrieval_set("dci", root, _rows(path), 1999, options, [path])
+    return retrieval_set("dci", root, _rows(path), 1999, options, [path], num_texts=1999)
 
 
 def _read_joint(root: Path, options: Options) -> JointSet:

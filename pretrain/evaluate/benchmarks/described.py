@@ -6,7 +6,7 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
-from pretrain.evaluate.benchmarks.base import ClassificationSet, Picture
+from pretrain.evaluate.benchmarks.base import ClassificationSet, Coverage, Picture
 from pretrain.evaluate.benchmarks.dense import SegmentationSet
 from pretrain.evaluate.benchmarks.published import caveat, published
 from pretrain.evaluate.benchmarks.registry import Benchmark
@@ -17,9 +17,15 @@ _NUM_CHECKSUMS = 8  # annotation files with a checksum each; more have one toget
 
 def describe(benchmark: Benchmark[Any], variant: str, data: Any) -> dict[str, Any]:
     """What the figures of one benchmark are made from, and what stands beside them."""
-    coverage = data.coverage
+    coverage: Coverage = data.coverage
     images: list[Picture] = list(data.images)
     num_samples = len(images) if coverage.num_found is None else coverage.num_found
+    of_texts = {}
+    if coverage.num_texts_expected is not None:
+        of_texts = {
+            "num_texts": coverage.num_texts,
+            "num_texts_expected": coverage.num_texts_expected,
+        }
     root = images[0].root
     inputs: dict[str, Any] = {
         "files": _checksums(root, coverage.inputs),
@@ -40,7 +46,8 @@ def describe(benchmark: Benchmark[Any], variant: str, data: Any) -> dict[str, An
         "coverage": {
             "num_expected": coverage.num_expected,
             "num_samples": num_samples,
-            "share": num_samples / coverage.num_expected,
+            **of_texts,
+            "share": _share(num_samples, coverage),
             "num_missing": len(coverage.missing),
             "missing": list(coverage.missing)[:100],
             "notes": dict(coverage.notes),
@@ -51,13 +58,26 @@ def describe(benchmark: Benchmark[Any], variant: str, data: Any) -> dict[str, An
     }
 
 
+def _share(num_samples: int, coverage: Coverage) -> float | None:
+    """How much of the protocol is there, of samples or of texts, whichever is less; None: unknown.
+
+    Of all images with a few texts each it is a small part that is scored.
+    """
+    if coverage.num_expected is None:
+        return None
+    shares = [num_samples / coverage.num_expected]
+    if coverage.num_texts is not None and coverage.num_texts_expected is not None:
+        shares.append(coverage.num_texts / coverage.num_texts_expected)
+    return min(shares)
+
+
 def _checksums(root: Path, paths: Sequence[Path]) -> dict[str, str]:
     """SHA-256 of each file below the root, or of the list of all checksums where there are many."""
     sums = [(sha256_file(path), _name(path, root)) for path in paths]
     if len(sums) <= _NUM_CHECKSUMS:
         return {name: checksum for checksum, name in sums}
     lines = [f"{checksum}  {name}\n" for checksum, name in sums]
-    return {f"{len(sums)} files, sha256 of their `sha256sum`": _sha256("".join(lines))}
+    return {f"{len(sums)} files, sha256 of their `sha256sum`": _sha256(os.fsencode("".join(lines)))}
 
 
 def _describe_files(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
@@ -67,18 +87,19 @@ def _describe_files(root: Path, paths: Sequence[Path]) -> dict[str, Any]:
     return {
         "num_files": len(sizes),
         "num_bytes": sum(sizes.values()),
-        "sha256_of_sizes_and_names": _sha256("".join(lines)),
+        "sha256_of_sizes_and_names": _sha256(os.fsencode("".join(lines))),
     }
 
 
 def _describe_lines(lines: Sequence[str]) -> dict[str, Any]:
-    return {"number": len(lines), "sha256_of_lines": _sha256("".join(f"{x}\n" for x in lines))}
+    text = "".join(f"{line}\n" for line in lines)
+    return {"number": len(lines), "sha256_of_lines": _sha256(text.encode(errors="surrogatepass"))}
 
 
 def _name(path: Path, root: Path) -> str:
-    """From the root on, also of a file that an annotation puts elsewhere."""
+    """From the root on, also of a file that an annotation puts elsewhere; maybe no UTF-8."""
     return os.path.relpath(path, root)
 
 
-def _sha256(text: str) -> str:
-    return sha256(text.encode()).hexdigest()
+def _sha256(content: bytes) -> str:
+    return sha256(content).hexdigest()

@@ -28,4 +28,5 @@ def read(root: Path, options: Options) -> RetrievalSet:
         for where, entry in read_json_lines(path)
         if text_field(entry, "split", where) in variant.split("+")
     ]
-    return retrieval_set("docci", root, rows, _NUM_IMAGES[variant], options, [path])
+    number = _NUM_IMAGES[variant]
+    return retrieval_set("docci", root, rows, number, options, [path], num_texts=number)

@@ -34,6 +34,7 @@ FILES = {
     "trivial": ("shuffle_negatives_llava.jsonl", "shuffle_negatives.jsonl", "trivial.jsonl"),
 }
 _FOLDERS = ("", "fgovd_json", "annotations")
+_NUM_WRONG = 10  # expressions of a line
 _FAR = 1e6  # pixels; no picture within the limits has so long a side
 
 
@@ -47,25 +48,36 @@ def read(root: Path, options: Options) -> ChoiceSet:
     folder = folder_with(root, _FOLDERS, [name for level in levels for name in FILES[level]])
     present = Present("fg-ovd", root, options)
     rows: list[_Row] = []
-    num_expected, inputs = 0, []
+    num_lines, inputs = 0, []
+    is_as_published = True
     for level in levels:
         path = next((folder / name for name in FILES[level] if (folder / name).is_file()), None)
         if path is None:
             present.lacks(f"{FILES[level][0]} ({level})")
+            is_as_published = False
             continue
         inputs.append(path)
         of_level = [_row(row, where, level) for where, row in read_json_lines(path)]
         if not of_level:
             present.lacks(f"the lines of {path.name}")
+        num_others = sum(len(row.texts) != 1 + _NUM_WRONG for row in of_level)
+        is_as_published &= bool(of_level) and not num_others
+        if num_others:
+            present.lacks(
+                f"{_NUM_WRONG} wrong expressions in {num_others:,} of {len(of_level):,} lines of "
+                f"{path.name}"
+            )
+        present.notes[f"lines with more or fewer than {_NUM_WRONG} wrong expressions"] += num_others
         present.notes["rows that were there before"] += len(of_level) - len(set(of_level))
-        num_expected += len(of_level)
-        rows += [row for row in of_level if _is_whole(row, present)]
+        num_lines += len(of_level)
+        rows += filter(None, (_whole(row, present) for row in of_level))
     present.notes["right texts among the wrong ones"] = sum(r.texts[0] in r.texts[1:] for r in rows)
     return ChoiceSet(
         images=[Picture(root, row.image, row.box) for row in rows],
         choices=[row.texts for row in rows],
         groups=[row.level for row in rows],
-        coverage=present.coverage(len(rows), num_expected, inputs),
+        # How many lines the published files have is not known: nor is the share of some of them.
+        coverage=present.coverage(len(rows), num_lines if is_as_published else None, inputs),
     )
 
 
@@ -83,10 +95,12 @@ def _row(row: dict[str, object], where: str, level: str) -> _Row:
     return _Row(name, _box(row, where), _texts(row, where), level, where)
 
 
-def _is_whole(row: _Row, present: Present) -> bool:
-    """Whether its picture is there and none of its texts is empty; remembers what is not so."""
+def _whole(row: _Row, present: Present) -> _Row | None:
+    """If its picture is there and none of its texts is empty; remembers what is not so."""
     texts = present.texts([(text, row.where) for text in row.texts])
-    return present.has_picture(row.image, row.where) and texts is not None
+    if not present.has_picture(row.image, row.where) or texts is None:
+        return None
+    return dataclasses.replace(row, texts=tuple(texts))
 
 
 def image_name(published: str) -> str:

@@ -38,7 +38,7 @@ def read(root: Path, options: Options) -> RetrievalSet:
             check_inside(image_key, where)
             image = _find_image(root, (f"{name}/images", name, folder), image_key)
             rows.append(Row(image, text_field(entry, "IIW", where), where))
-    return retrieval_set("iiw", root, rows, 612, options, inputs, missing)
+    return retrieval_set("iiw", root, rows, 612, options, inputs, missing, num_texts=612)
 
 
 def _find_image(root: Path, folders: tuple[str, ...], key: str) -> str:

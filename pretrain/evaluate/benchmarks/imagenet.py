@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from pretrain.evaluate.benchmarks.base import ClassificationSet, LayoutError, Options, Picture
-from pretrain.evaluate.benchmarks.layout import check_root
+from pretrain.evaluate.benchmarks.layout import check_root, is_folder, not_there, visible
 from pretrain.evaluate.benchmarks.present import Present
 
 _PROMPTS = (
@@ -64,18 +64,23 @@ def read(root: Path, options: Options, num_per_class: int = 50) -> Classificatio
     """`root`, or `root`/val, with a folder of 50 images for each WordNet id.
 
     Raises:
-        LayoutError: no such folders, or images are missing.
+        LayoutError: no such folders, images are missing, or a class has more.
     """
     check_root(root)
-    folder = next((f for f in (root, root / "val") if any(f.glob("n[0-9]*"))), None)
+    folder = next((f for f in (root, root / "val") if _has_ids(f)), None)
     heap = next((f for f in (root, root / "val") if any(f.glob("ILSVRC2012_val_*"))), None)
-    if folder is None and heap is not None:
+    is_one_class = _has_ids(root.absolute().parent)
+    if folder is None and heap is not None and not is_one_class:
         raise LayoutError(
             f"{heap} holds the validation images in one heap: sort them into folders by WordNet "
             "id first (valprep.sh)"
         )
     if folder is None:
-        raise LayoutError(f"{root} has no folders named by WordNet ids (n01440764, ...), nor val/")
+        raise not_there(
+            root,
+            "folders named by WordNet ids (n01440764, ...), nor val/",
+            lambda near: _has_ids(near) or _has_ids(near / "val"),
+        )
     return _read_folders("imagenet", root, folder, class_ids(), num_per_class, options)
 
 
@@ -83,16 +88,28 @@ def read_v2(root: Path, options: Options, num_per_class: int = 10) -> Classifica
     """`root`, or the published folder below it, with folders 0 to 999, named by class number.
 
     Raises:
-        LayoutError: no such folders, or images are missing.
+        LayoutError: no such folders, another variant's, images are missing, or a class has more.
     """
     check_root(root)
     name = V2_FOLDERS[options.variant or "matched-frequency"]
-    if root.name in V2_FOLDERS.values() and root.name != name:
-        raise LayoutError(f"{root} is another variant than the one asked for, {name}")
     folder = root / name if (root / name).is_dir() else root
+    # A link, or `.`, has the name of another variant, or none.
+    others = {folder.name, folder.resolve().name} & set(V2_FOLDERS.values()) - {name}
+    if others:
+        raise LayoutError(
+            f"{folder} is {min(others)}, another variant than the one asked for, {name}"
+        )
     numbers = [str(number) for number in range(1000)]
-    if not any((folder / number).is_dir() for number in numbers):
-        raise LayoutError(f"{root} has no folders 0 to 999, nor {name}/ with such folders")
+
+    def has_numbers(near: Path) -> bool:
+        return any(is_folder(near / number) for number in numbers)
+
+    if not has_numbers(folder):
+        raise not_there(
+            root,
+            f"folders 0 to 999, nor {name}/ with such folders",
+            lambda near: has_numbers(near / name) or (near.name == name and has_numbers(near)),
+        )
     return _read_folders("imagenet-v2", root, folder, numbers, num_per_class, options)
 
 
@@ -104,11 +121,18 @@ def read_o(root: Path, options: Options) -> ClassificationSet:
     """
     check_root(root)
     folder = root / "imagenet-o" if (root / "imagenet-o").is_dir() else root
-    ids = sorted(path.name for path in folder.iterdir() if path.is_dir())
+    ids = [path.name for path in visible(folder) if path.is_dir()]
     unknown = [name for name in ids if name not in set(class_ids())]
-    if not ids or unknown:
-        found = f"{unknown[0]}/, which is none" if unknown else "no folder"
-        raise LayoutError(f"{folder} has {found} of ImageNet's WordNet ids (n01443537, ...)")
+    if not _has_ids(folder):
+        raise not_there(
+            root,
+            "folders of ImageNet's WordNet ids (n01443537, ...), nor imagenet-o/",
+            lambda near: _has_ids(near) or _has_ids(near / "imagenet-o"),
+        )
+    if unknown:
+        raise LayoutError(
+            f"{folder} has {unknown[0]}/, which is none of ImageNet's WordNet ids (n01443537, ...)"
+        )
     by_id = dict(zip(class_ids(), class_names(), strict=True))
     present = Present("imagenet-o", root, options)
     if len(ids) > _NUM_IMAGENET_O_CLASSES:
@@ -139,6 +163,11 @@ def _read_folders(
     present = Present(benchmark, root, options)
     pictures = [list(_pictures(root, folder / name)) for name in folders]
     for name, of_class in zip(folders, pictures, strict=True):
+        if len(of_class) > num_per_class:
+            raise LayoutError(
+                f"{folder / name} has {len(of_class):,} images, more than the protocol's "
+                f"{num_per_class} of a class: is it another set, such as the one for training?"
+            )
         if len(of_class) < num_per_class:
             num_absent = num_per_class - len(of_class)
             present.lacks(f"{num_absent} of {num_per_class} images of {name}/")
@@ -160,8 +189,12 @@ def _labelled(
     return [picture for picture, _ in pairs], [label for _, label in pairs]
 
 
+def _has_ids(folder: Path) -> bool:
+    """Whether it has folders by WordNet ids."""
+    return any(is_folder(path) for path in folder.glob("n[0-9]*"))
+
+
 def _pictures(root: Path, folder: Path) -> Iterator[Picture]:
-    if folder.is_dir():
-        for path in sorted(folder.iterdir()):
-            if path.suffix.lower() in _SUFFIXES and not path.name.startswith("."):
-                yield Picture(root, str(path.relative_to(root)))
+    for path in visible(folder):
+        if path.suffix.lower() in _SUFFIXES:
+            yield Picture(root, str(path.relative_to(root)))

@@ -1,11 +1,11 @@
 """Reading what the authors of a benchmark publish, and naming what is wrong with a copy of it."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pretrain.evaluate.benchmarks.base import LayoutError
+from pretrain.evaluate.benchmarks.base import DamagedError, LayoutError
 
 #: How errors call the types of JSON.
 _CALLED: dict[type, str] = {
@@ -19,8 +19,11 @@ _CALLED: dict[type, str] = {
 }
 
 
-def find_file(root: Path, *names: str) -> Path:
+def find_file(root: Path, *names: str, is_root_sure: bool = False) -> Path:
     """The first of `names`, relative to the root, that is there.
+
+    Args:
+        is_root_sure: other files of the benchmark were found there: no other root is advised.
 
     Raises:
         LayoutError: none is; it says what the root holds, and where one of them is nearby.
@@ -29,12 +32,11 @@ def find_file(root: Path, *names: str) -> Path:
     for name in names:
         if (root / name).is_file():
             return root / name
-    wanted = " or ".join(names)
-    neighbours = [root.parent, *sorted(path for path in root.iterdir() if path.is_dir())]
-    for folder in neighbours:
-        if any((folder / name).is_file() for name in names):
-            raise LayoutError(f"{root} holds no {wanted}, but {folder} does: give root={folder}")
-    raise LayoutError(f"{root} holds no {wanted}; it holds {_listing(root)}")
+
+    def holds(folder: Path) -> bool:
+        return any(is_file(folder / name) for name in names)
+
+    raise not_there(root, " or ".join(names), None if is_root_sure else holds)
 
 
 def check_inside(name: str, where: str) -> None:
@@ -50,20 +52,53 @@ def check_inside(name: str, where: str) -> None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether it is one; not either if its name is longer than a name can be."""
+    """Whether it is one; not if it may not be looked at, or its name is longer than one can be."""
     try:
         return path.is_file()
     except OSError:
         return False
 
 
-def find_folder(root: Path, *names: str) -> str:
-    """The first of `names` that is a folder of the root. Raises: LayoutError: none is."""
+def is_folder(path: Path) -> bool:
+    """Whether it is one; not if it may not be looked at."""
+    try:
+        return path.is_dir()
+    except OSError:
+        return False
+
+
+def visible(folder: Path, pattern: str = "*") -> list[Path]:
+    """What of a folder has a name that fits, in order, without hidden files and folders.
+
+    Archives and disks that a Mac wrote hold a file ._NAME beside each NAME.
+    """
+    return sorted(path for path in folder.glob(pattern) if not path.name.startswith("."))
+
+
+def find_folder(root: Path, *names: str, is_root_sure: bool = False) -> str:
+    """The first of `names` that is a folder of the root. Args and raises: as `find_file`."""
     check_root(root)
     for name in names:
         if (root / name).is_dir():
             return name
-    raise LayoutError(f"{root} holds no folder {' or '.join(names)}; it holds {_listing(root)}")
+
+    def holds(folder: Path) -> bool:
+        return any(is_folder(folder / name) for name in names)
+
+    raise not_there(root, f"folder {' or '.join(names)}", None if is_root_sure else holds)
+
+
+def not_there(root: Path, wanted: str, holds: Callable[[Path], bool] | None) -> LayoutError:
+    """That a root does not hold what is wanted, and which folder above or below it does, if any.
+
+    Args:
+        holds: whether a folder does; None: it is not looked for elsewhere.
+    """
+    below = sorted(path for path in root.iterdir() if is_folder(path))
+    for folder in (root.absolute().parent, *below):
+        if holds and holds(folder):
+            return LayoutError(f"{root} holds no {wanted}, but {folder} does: give root={folder}")
+    return LayoutError(f"{root} holds no {wanted}; it holds {_listing(root)}")
 
 
 def check_root(root: Path) -> None:
@@ -73,15 +108,17 @@ def check_root(root: Path) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Raises: LayoutError: no UTF-8."""
+    """Without the mark that some editors begin UTF-8 with. Raises: DamagedError: no UTF-8."""
     try:
-        return path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
-        raise LayoutError(f"{path} is damaged: it is not UTF-8 ({error})") from None
+        raise DamagedError(
+            f"{path} is damaged: it is not UTF-8 ({error}); copy it again, or save it as UTF-8"
+        ) from None
 
 
 def read_lines(path: Path) -> Iterator[tuple[str, str]]:
-    """(where, line) of each line that is not blank. Raises: LayoutError: no UTF-8.
+    """(where, line) of each line that is not blank. Raises: DamagedError: no UTF-8.
 
     Only a newline ends a line: `str.splitlines` would cut a caption in two at U+2028 or \\x0b.
     """
@@ -94,7 +131,8 @@ def read_json_file(path: Path, kind: type) -> Any:
     """What a file holds, which is of this type: dict or list.
 
     Raises:
-        LayoutError: not JSON, as a file that was cut off, or of another type.
+        DamagedError: not JSON, as a file that was cut off.
+        LayoutError: of another type.
     """
     value = _parse(read_text(path), str(path))
     if not isinstance(value, kind):
@@ -146,7 +184,7 @@ def _parse(text: str, where: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise LayoutError(f"{where} is damaged: it is not JSON ({error}); copy it again") from None
+        raise DamagedError(f"{where} is damaged: it is not JSON ({error}); copy it again") from None
 
 
 def _call(kind: type) -> str:
@@ -154,7 +192,7 @@ def _call(kind: type) -> str:
 
 
 def _listing(root: Path) -> str:
-    names = sorted(path.name + ("/" if path.is_dir() else "") for path in root.iterdir())
+    names = sorted(path.name + ("/" if is_folder(path) else "") for path in root.iterdir())
     if not names:
         return "nothing"
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")

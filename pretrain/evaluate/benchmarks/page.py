@@ -15,6 +15,7 @@ from pretrain.evaluate.benchmarks.table import (
     is_whole,
     lines_of,
     main_lines,
+    share_told,
     title_lines,
 )
 from pretrain.evaluate.bootstrap import INTERVALS
@@ -62,7 +63,8 @@ def write_page(
     path = output / PAGE
     path.parent.mkdir(parents=True, exist_ok=True)
     with atomic_write(path) as temporary:
-        temporary.write_text(page)
+        # A file may have a name that is no UTF-8.
+        temporary.write_text(page, encoding="utf-8", errors="replace")
     return path
 
 
@@ -82,7 +84,7 @@ def _section(
     return {
         "key": key,
         "title": title_lines(result)[0],
-        "is_whole": is_whole(result["coverage"]),
+        "share": "all" if is_whole(result["coverage"]) else share_told(result["coverage"]),
         "result": result,
         "main": main_lines(result, model, others),
         "lines": lines,

@@ -57,22 +57,43 @@ class Present:
         empty = [where for text, where in texts if not text.strip()]
         for where in empty:
             self.lacks(f"the text of {where}")
-        return None if empty else [text.strip() for text, _ in texts]
+        return None if empty else [self.text(text) for text, _ in texts]
 
-    def coverage(self, num_found: int, num_expected: int, inputs: Sequence[Path]) -> Coverage:
+    def text(self, text: str) -> str:
+        """Stripped, and with U+FFFD for half a character, as CLIP's tokenizer reads it; counted.
+
+        JSON can hold one, as of a caption that was cut off within an emoji ("\\ud83d"); it cannot
+        be written as UTF-8, and not every tokenizer takes it.
+        """
+        whole = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+        self.notes["texts with half a character"] += whole != text
+        return whole.strip()
+
+    def coverage(
+        self,
+        num_found: int,
+        num_expected: int | None,
+        inputs: Sequence[Path],
+        num_texts: tuple[int, int | None] = (0, None),
+    ) -> Coverage:
         """Once everything was asked for.
 
         Args:
             num_found: samples that are scored; as a rule images, as `num_expected`.
+            num_expected: of the protocol; None: how many is not known, as some are not there.
             inputs: the annotation files.
+            num_texts: of retrieval: those that are there, and those of the protocol, if it names a
+                number.
 
         Raises:
-            LayoutError: something is missing and may not be, or nothing was found.
+            LayoutError: something is missing and may not be, nothing was found, or more than the
+                protocol has, which is another set.
         """
         missing = [name for name, is_there in self._is_there.items() if not is_there]
-        _check_whole(self.benchmark, self.root, num_found, num_expected, missing, self.options)
         notes = {name: count for name, count in self.notes.items() if count}
-        return Coverage(num_expected, missing, notes, inputs, num_found)
+        coverage = Coverage(num_expected, missing, notes, inputs, num_found, *num_texts)
+        _check_whole(self.benchmark, self.root, coverage, self.options)
+        return coverage
 
 
 def folder_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Path:
@@ -87,23 +108,26 @@ def folder_with(root: Path, folders: Sequence[str], names: Sequence[str]) -> Pat
     return find_file(root, names[0]).parent
 
 
-def _check_whole(
-    name: str,
-    root: Path,
-    num_found: int,
-    num_expected: int,
-    missing: Sequence[str],
-    options: Options,
-) -> None:
-    if not num_found:
+def _check_whole(name: str, root: Path, coverage: Coverage, options: Options) -> None:
+    found, expected, missing = coverage.num_found, coverage.num_expected, coverage.missing
+    if not found:
         first = f", as {missing[0]}" if missing else ""
         raise LayoutError(f"{name}: nothing of it is in {root}{first}")
-    if options.allow_missing or (not missing and num_found == num_expected):
-        return
+    if expected is not None and found > expected:
+        raise LayoutError(
+            f"{name}: {root} has {found:,} images, more than the protocol's {expected:,}: is it "
+            "another set, such as the one for training?"
+        )
     hint = "allow_missing=true goes on with what is there"
+    if options.allow_missing:
+        return
     if missing:
         named = ", ".join(missing[:_NUM_NAMED]) + (", ..." if len(missing) > _NUM_NAMED else "")
         raise LayoutError(f"{name}: {len(missing):,} missing in {root}: {named}; {hint}")
-    raise LayoutError(
-        f"{name}: {root} has {num_found:,} images, the protocol {num_expected:,}; {hint}"
-    )
+    if found != expected:
+        raise LayoutError(f"{name}: {root} has {found:,} images, the protocol {expected:,}; {hint}")
+    if coverage.num_texts_expected not in (None, coverage.num_texts):
+        raise LayoutError(
+            f"{name}: {root} has {coverage.num_texts:,} texts of {found:,} images, the protocol "
+            f"{coverage.num_texts_expected:,}; {hint}, beside which nothing published stands"
+        )

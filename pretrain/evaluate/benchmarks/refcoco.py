@@ -57,8 +57,8 @@ read_refcocog = _reader("refcocog", "refs(umd).p")
 
 def _read(root: Path, folder: str, refs: str, options: Options) -> GroundingSet:
     refs_path = find_file(root, f"{folder}/{refs}")
-    instances_path = find_file(root, f"{folder}/instances.json")
-    image_folder = find_folder(root, *_IMAGE_FOLDERS)
+    instances_path = find_file(root, f"{folder}/instances.json", is_root_sure=True)
+    image_folder = find_folder(root, *_IMAGE_FOLDERS, is_root_sure=True)
     split = options.variant or "val"
     entries = read_pickle(refs_path)
     if not isinstance(entries, list):

@@ -41,7 +41,7 @@ def retrieval_set(
         num_images: of the protocol.
         inputs: the annotation files.
         missing: what the reader itself had to pass over.
-        num_texts: of the protocol; None: it says nothing of them.
+        num_texts: of the protocol; None: it names no number.
         most_texts: of an image, its first ones; None: all of them.
 
     Raises:
@@ -59,7 +59,7 @@ def retrieval_set(
     for row in rows:
         if texts_of[row.image] == most_texts or not present.has_picture(row.image, row.where):
             continue
-        text = row.text.strip()
+        text = present.text(row.text)
         if (row.image, text, row.annotation) in seen:
             present.notes["rows that were there before"] += 1
             continue
@@ -83,5 +83,7 @@ def retrieval_set(
         images=[Picture(root, image) for image in position_of],
         texts=texts,
         image_of_text=image_of_text,
-        coverage=present.coverage(len(position_of), num_images, inputs),
+        coverage=present.coverage(
+            len(position_of), num_images, inputs, num_texts=(len(texts), num_texts)
+        ),
     )

@@ -9,7 +9,13 @@ from pathlib import Path
 from pretrain.evaluate.benchmarks.base import LayoutError, Options, Picture
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
 from pretrain.evaluate.benchmarks.imagenet import templates
-from pretrain.evaluate.benchmarks.layout import find_file, find_folder, read_lines, read_text
+from pretrain.evaluate.benchmarks.layout import (
+    find_file,
+    find_folder,
+    read_lines,
+    read_text,
+    visible,
+)
 from pretrain.evaluate.benchmarks.present import Present
 
 _PROTOCOL = (
@@ -44,7 +50,7 @@ def read_voc20(root: Path, options: Options) -> SegmentationSet:
     present.notes["lines repeated"] = len(lines) - len(names)
     if len(names) < _NUM_VOC:
         present.lacks(f"{_NUM_VOC - len(names):,} of {_NUM_VOC:,} lines of {listed.name}")
-    return _set(present, pairs, voc_classes(), max(_NUM_VOC, len(names)), listed)
+    return _set(present, pairs, voc_classes(), _NUM_VOC, listed)
 
 
 def read_ade20k(root: Path, options: Options) -> SegmentationSet:
@@ -56,10 +62,10 @@ def read_ade20k(root: Path, options: Options) -> SegmentationSet:
     below = "images/validation"
     images = root / find_folder(root, f"ADEChallengeData2016/{below}", below)
     base = images.parents[1]
-    info = find_file(base, "objectInfo150.txt")
-    annotations = base / find_folder(base, "annotations/validation")
-    stems = {path.stem for path in images.glob("*.jpg")} | {
-        path.stem for path in annotations.glob("*.png")
+    info = find_file(base, "objectInfo150.txt", is_root_sure=True)
+    annotations = base / find_folder(base, "annotations/validation", is_root_sure=True)
+    stems = {path.stem for path in visible(images, "*.jpg")} | {
+        path.stem for path in visible(annotations, "*.png")
     }
     pairs = [
         (
@@ -71,7 +77,7 @@ def read_ade20k(root: Path, options: Options) -> SegmentationSet:
     present = Present("ade20k", root, options)
     if len(pairs) < _NUM_ADE20K:
         present.lacks(f"{_NUM_ADE20K - len(pairs):,} of {_NUM_ADE20K:,} images of {below}")
-    return _set(present, pairs, _ade20k_classes(info), max(_NUM_ADE20K, len(pairs)), info)
+    return _set(present, pairs, _ade20k_classes(info), _NUM_ADE20K, info)
 
 
 def voc_classes() -> list[str]:

@@ -22,12 +22,12 @@ _NUM_IMAGES = {"10k": 10_000, "1k": 1_000}
 def read(root: Path, options: Options) -> RetrievalSet:
     """Raises: LayoutError."""
     path = find_file(root, "share4v_sam_10k.json")
-    num_images = _NUM_IMAGES[options.variant or "10k"]
+    number = _NUM_IMAGES[options.variant or "10k"]
     rows = []
-    for number, entry in enumerate(read_json_file(path, list)[:num_images]):
-        where = f"{path}, entry {number}"
+    for place, entry in enumerate(read_json_file(path, list)[:number]):
+        where = f"{path}, entry {place}"
         answer = field(list_field(entry, "conversations", where), 1, where)
         rows.append(
             Row(text_field(entry, "image", where), text_field(answer, "value", where), where)
         )
-    return retrieval_set("sharegpt4v", root, rows, num_images, options, [path])
+    return retrieval_set("sharegpt4v", root, rows, number, options, [path], num_texts=number)

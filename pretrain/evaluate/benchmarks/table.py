@@ -160,7 +160,9 @@ def title_lines(result: Mapping[str, Any]) -> list[str]:
     figures, coverage = result["figures"], result["coverage"]
     told = ["all of it"]
     if not is_whole(coverage):
-        told = [f"{coverage['share']:.2%} of it, not to be compared with all of it"]
+        told = [f"{share_told(coverage)} of it, not to be compared with all of it"]
+        if coverage.get("num_texts", 0) > coverage.get("num_texts_expected", 0):
+            told.append(f"more texts than the protocol's {coverage['num_texts_expected']:,}")
     if coverage["num_missing"]:
         told.append(f"{coverage['num_missing']:,} missing")
     if "columns" in figures:
@@ -172,7 +174,17 @@ def title_lines(result: Mapping[str, Any]) -> list[str]:
 
 def is_whole(coverage: Mapping[str, Any]) -> bool:
     """Whether the candidates are those of the protocol: no text or picture less, none more."""
-    return coverage["num_samples"] == coverage["num_expected"] and not coverage["num_missing"]
+    return (
+        coverage["num_samples"] == coverage["num_expected"]
+        and coverage.get("num_texts") == coverage.get("num_texts_expected")
+        and not coverage["num_missing"]
+    )
+
+
+def share_told(coverage: Mapping[str, Any]) -> str:
+    """How much of a benchmark is there: 12.34%, or that nobody knows."""
+    share = coverage["share"]
+    return "an unknown share" if share is None else f"{share:.2%}"
 
 
 def _table(lines: list[Line]) -> list[str]:

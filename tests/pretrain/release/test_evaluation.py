@@ -115,6 +115,15 @@ def test_figures_of_another_version(run: Path, tmp_path: Path) -> None:
     assert "run by another version: results.json lacks `coverage` of docci." in card
 
 
+def test_a_share_that_nobody_knows(run: Path, tmp_path: Path) -> None:
+    write_results(run)
+    results = json.loads((run / "results.json").read_text())
+    results["benchmarks"]["docci"]["coverage"] |= {"share": None, "num_expected": None}
+    (run / "results.json").write_text(json.dumps(results))
+    card = (write_release(run, tmp_path / "release") / "README.md").read_text()
+    assert "| DOCCI | test | an unknown share, not to be compared with all of it |" in card
+
+
 def test_benchmarks_of_these_weights(run: Path, tmp_path: Path) -> None:
     write_results(run)
     release = write_release(run, tmp_path / "release")

@@ -95,6 +95,26 @@ def test_all_benchmarks_of_a_config_by_the_command(
     assert all(source.startswith(("data:image/", "#")) for source in sources)
 
 
+def test_what_utf_8_cannot_write(run: Path, tmp_path: Path) -> None:
+    """Half an emoji, as of a caption that was cut off, and a name of Latin-1, in data and page."""
+    root = write_urban1k(tmp_path / "urban1k")
+    (root / "image" / "1.jpg").rename(root / "image" / "caf\udce9.jpg")
+    (root / "caption" / "1.txt").rename(root / "caption" / "caf\udce9.txt")
+    (root / "image" / "2.jpg").rename(root / "image" / "th\udce9.jpg")
+    docci = write_docci(tmp_path / "docci")
+    path = docci / "annotations" / "docci_descriptions.jsonlines"
+    path.write_text(path.read_text().replace("This is", "A dog \\ud83d is"))
+    arguments = ["allow_missing=true", f"checkpoint={run}", f"output={tmp_path}", "num_pictures=3"]
+    main(["benchmark=all", f"roots={{docci: {docci}, urban1k: {root}}}", *arguments])
+    results = json.loads((tmp_path / "results.json").read_text())["benchmarks"]
+    assert results["docci"]["coverage"]["notes"] == {"texts with half a character": 3}
+    assert "caption/caf\udce9.txt" in results["urban1k"]["inputs"]["files"]
+    assert "caption/th\udce9.txt" in results["urban1k"]["coverage"]["missing"]
+    page = (tmp_path / "report" / "benchmarks.html").read_text(encoding="utf-8")
+    assert "A dog \ufffd is picture" in page
+    assert "caption/caf?.txt" in page and "caption/th?.txt" in page
+
+
 def test_a_model_of_open_clip_is_compared_in_the_same_way(
     roots: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -7,7 +7,10 @@ from typing import Any
 import pytest
 
 from pretrain.evaluate.benchmarks.base import LayoutError, Options
+from pretrain.evaluate.benchmarks.described import describe
 from pretrain.evaluate.benchmarks.fg_ovd import read
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+from pretrain.evaluate.benchmarks.table import title_lines
 from pretrain.evaluate.choice import evaluate
 from recaption.common.config import UserError
 from tests.pretrain.evaluate.benchmarks.colours import ColourEncoders, write_picture
@@ -17,8 +20,13 @@ SOME = Options("hard", allow_missing=True)
 FILE = "1_attributes_llava.jsonl"
 
 
+HATS = tuple(f"hat {number}" for number in range(10))
+
+
 def _row(image: str, box: list[float], right: Any, *wrong: Any) -> dict[str, Any]:
-    return {"img_path": image, "bbox": box, "pos_expression": right, "neg_expression": list(wrong)}
+    """With ten wrong expressions, the last of them hats, which have no colour; or with none."""
+    ten = [*wrong, *HATS[len(wrong) :]] if wrong else []
+    return {"img_path": image, "bbox": box, "pos_expression": right, "neg_expression": ten}
 
 
 def _write(root: Path, *rows: Any) -> Path:
@@ -32,17 +40,20 @@ GOOD = _row("/val2017/000000000001.jpg", [8.0, 0.0, 8.0, 16.0], ["a green bag"],
 
 
 def test_crops_and_expressions(tmp_path: Path) -> None:
-    whole = _row("coco/val2017/000000000001.jpg", [0, 0, 16, 16], "a blue bag", "a red bag", "hat")
+    whole = _row("coco/val2017/000000000001.jpg", [0, 0, 16, 16], "a blue bag", "a red bag")
     _write(tmp_path, GOOD, whole)
     data = read(tmp_path, HARD)
     assert data.images[0].box == (8, 0, 8, 16)
     assert data.images[0].open().getcolors() == [(128, (0, 255, 0))]
-    assert data.choices == [("a green bag", "a red bag"), ("a blue bag", "a red bag", "hat")]
+    assert data.choices == [
+        ("a green bag", "a red bag", *HATS[1:]),
+        ("a blue bag", "a red bag", *HATS[1:]),
+    ]
     assert data.groups == ["hard", "hard"]
     assert data.coverage.num_expected == 2
     result = evaluate(data, ColourEncoders(), batch_size=8)
     assert result["accuracy"] == 0.5
-    assert result["chance"]["accuracy"] == pytest.approx((1 / 2 + 1 / 3) / 2)
+    assert result["chance"]["accuracy"] == pytest.approx(1 / 11)
 
 
 def test_the_variant_chooses_the_file(tmp_path: Path) -> None:
@@ -63,7 +74,26 @@ def test_all_four_difficulties(tmp_path: Path) -> None:
     (tmp_path / "fgovd_json" / "3_attributes_llava.jsonl").unlink()
     with pytest.raises(LayoutError, match=r"3_attributes_llava\.jsonl \(easy\).*allow_missing"):
         read(tmp_path, Options())
-    assert read(tmp_path, Options(allow_missing=True)).groups == ["hard", "medium", "trivial"]
+    data = read(tmp_path, Options(allow_missing=True))
+    assert data.groups == ["hard", "medium", "trivial"]
+    # How many lines the absent file has is not known.
+    described = describe(BENCHMARKS["fg-ovd"], "all", data)
+    assert described["coverage"]["share"] is described["coverage"]["num_expected"] is None
+    assert title_lines(described | {"figures": {}}) == [
+        "FG-OVD all: an unknown share of it, not to be compared with all of it; 1 missing"
+    ]
+
+
+@pytest.mark.parametrize("number", [2, 9, 11])
+def test_other_numbers_of_wrong_expressions_are_another_task(number: int, tmp_path: Path) -> None:
+    other = GOOD | {"neg_expression": [f"hat {n}" for n in range(number)]}
+    _write(tmp_path, GOOD, other)
+    with pytest.raises(LayoutError, match=rf"10 wrong expressions in 1 of 2 lines of {FILE}; all"):
+        read(tmp_path, HARD)
+    data = read(tmp_path, SOME)
+    assert [len(texts) for texts in data.choices] == [11, 1 + number]
+    assert data.coverage.num_expected is None
+    assert data.coverage.notes == {"lines with more or fewer than 10 wrong expressions": 1}
 
 
 def test_repeated_rows_and_right_texts_among_wrong_ones_are_counted(tmp_path: Path) -> None:
@@ -76,6 +106,13 @@ def test_repeated_rows_and_right_texts_among_wrong_ones_are_counted(tmp_path: Pa
         "right texts among the wrong ones": 1,
     }
     assert evaluate(data, ColourEncoders(), batch_size=8)["accuracy"] == 2 / 3  # a tie is wrong
+
+
+def test_half_a_character_is_counted_and_written_as_one_that_is_not_known(tmp_path: Path) -> None:
+    _write(tmp_path, GOOD | {"pos_expression": "a green bag \ud83d"})
+    data = read(tmp_path, HARD)
+    assert data.choices[0][0] == "a green bag \ufffd"
+    assert data.coverage.notes == {"texts with half a character": 1}
 
 
 def test_missing_pictures_and_empty_texts(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """ImageNet, ImageNet-V2 and ImageNet-O as folders of classes."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,48 @@ def test_missing_classes_and_images_are_named(tmp_path: Path, picture: Path) -> 
     assert len(data.coverage.missing) == 1000
 
 
+def test_more_images_of_a_class_than_there_are_is_another_set(
+    tmp_path: Path, picture: Path
+) -> None:
+    """The set for training had been scored with leave, and full classes hid absent ones."""
+    _link_folders(tmp_path / "train", picture, ["n01440764", "n15075141"], 51)
+    for options in (Options(), SOME):
+        with pytest.raises(
+            LayoutError, match=r"n01440764 has 51 images, more than .* 50"
+        ) as caught:
+            read(tmp_path / "train", options)
+        assert "allow_missing" not in str(caught.value)
+    _link_folders(tmp_path / "o", picture, list(class_ids()[:3]), 667)
+    with pytest.raises(LayoutError, match="2,001 images, more than the protocol's 2,000") as caught:
+        read_o(tmp_path / "o", SOME)
+    assert "allow_missing" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("reader", "below", "name"),
+    [
+        (read, "val", "n01440764"),
+        (read_v2, "imagenetv2-matched-frequency-format-val", "7"),
+        (read_o, "imagenet-o", "n01440764"),
+    ],
+)
+def test_the_root_is_looked_for_nearby(
+    reader: Callable, below: str, name: str, tmp_path: Path, picture: Path
+) -> None:
+    root = tmp_path / "some" / "where"
+    _link_folders(root / below, picture, [name])
+    with pytest.raises(LayoutError, match=f"give root={root}$"):
+        reader(tmp_path / "some", SOME)
+    with pytest.raises(LayoutError, match=f"give root={root / below}$"):
+        reader(root / below / name, SOME)
+    assert len(reader(root / below, SOME).images) == 1
+
+
+def test_hidden_folders_are_no_classes(tmp_path: Path, picture: Path) -> None:
+    _link_folders(tmp_path, picture, ["n01440764", ".ipynb_checkpoints"])
+    assert read_o(tmp_path, SOME).classes == ["tench"]
+
+
 def test_wrong_layouts(tmp_path: Path, picture: Path) -> None:
     with pytest.raises(LayoutError, match="no folders named by WordNet ids"):
         read(tmp_path, SOME)
@@ -92,6 +135,24 @@ def test_v2_folders_are_numbers_and_not_words(tmp_path: Path, picture: Path) -> 
     assert read_v2(folder, SOME).labels == [0, 2, 10]
     with pytest.raises(LayoutError, match="another variant than the one asked for"):
         read_v2(folder, Options("top-images", allow_missing=True))
+
+
+@pytest.mark.parametrize("root", ["link", ".", "links"])
+def test_v2_by_a_link_or_from_within_is_the_variant_that_it_is(
+    root: str, tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read as the usual variant, another one's figures had stood under its name."""
+    folder = tmp_path / "imagenetv2-top-images-format-val"
+    _link_folders(folder, picture, ["0"])
+    monkeypatch.chdir(folder)
+    (tmp_path / "link").symlink_to(folder)
+    (tmp_path / "links").mkdir()
+    (tmp_path / "links" / "imagenetv2-matched-frequency-format-val").symlink_to(folder)
+    given = Path() if root == "." else tmp_path / root
+    with pytest.raises(LayoutError, match="imagenetv2-top-images-format-val, another variant"):
+        read_v2(given, SOME)
+    if root != "links":
+        assert read_v2(given, Options("top-images", allow_missing=True)).labels == [0]
 
 
 def test_o_has_the_classes_of_its_folders(tmp_path: Path, picture: Path) -> None:

@@ -1,14 +1,21 @@
 """Readers of official layouts: what they take, and what they say of a copy that is not whole."""
 
+import codecs
+import errno
 import json
+import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from pretrain.evaluate.benchmarks.base import LayoutError
+from pretrain.evaluate.benchmarks.base import LayoutError, RetrievalSet
 from pretrain.evaluate.benchmarks.described import describe
 from pretrain.evaluate.benchmarks.registry import BENCHMARKS
+from pretrain.evaluate.benchmarks.rows import retrieval_set
+from pretrain.evaluate.benchmarks.table import is_whole
 from recaption.common.files import sha256_file
 from tests.pretrain.evaluate.benchmarks.layouts import (
     TEXTS,
@@ -71,16 +78,74 @@ def test_a_file_that_was_cut_off_is_named(name: str, tmp_path: Path) -> None:
     path = read(name, root).coverage.inputs[-1]
     path.write_text(path.read_text()[:-20])
     with pytest.raises(LayoutError, match=f"{path.name}.* is damaged") as caught:
-        read(name, root)
+        read(name, root, allow_missing=name != "dci")  # which has a file for each sample
     assert "\n" not in str(caught.value)
 
 
-def test_the_root_is_looked_for_nearby(tmp_path: Path) -> None:
-    write_docci(tmp_path / "docci")
-    with pytest.raises(LayoutError, match=f"give root={tmp_path / 'docci'}"):
+@pytest.mark.parametrize("name", ["dci", "urban1k"])
+def test_one_damaged_file_of_many_is_named_or_counted(name: str, tmp_path: Path) -> None:
+    root = WRITERS[name](tmp_path)
+    path = read(name, root).coverage.inputs[2]
+    path.write_bytes(path.read_bytes().replace(b"This is", "It\u2019s".encode("cp1252")))
+    told = f"{path.relative_to(root)} is damaged: it is not UTF-8"
+    with pytest.raises(LayoutError, match=f"{told}.*; copy it again, or save it as UTF-8"):
+        read(name, root, allow_missing=False)
+    coverage = read(name, root).coverage
+    assert (coverage.num_found, len(coverage.missing)) == (5, 1)
+    assert coverage.missing[0].startswith(told)
+    assert path not in coverage.inputs
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_byte_order_mark_is_no_part_of_a_text(name: str, tmp_path: Path) -> None:
+    root = WRITERS[name](tmp_path)
+    before = read(name, root)
+    for path in before.coverage.inputs:
+        path.write_bytes(codecs.BOM_UTF8 + path.read_bytes())
+    after = read(name, root)
+    assert (after.texts, after.coverage) == (before.texts, before.coverage)
+
+
+def test_hidden_files_are_no_samples(tmp_path: Path) -> None:
+    """What a Mac leaves beside the files in an archive, or on a disk of another system."""
+    root = write_urban1k(tmp_path)
+    before = read("urban1k", root)
+    for path in ("image/._1.jpg", "image/._20.jpg", "caption/._1.txt"):
+        (root / path).write_bytes(b"\x00\x05\x16\x07 Mac OS X \xb0")
+    assert read("urban1k", root) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"), [("docci", "images"), ("urban1k", "image"), ("urban1k", "caption")]
+)
+def test_the_root_is_looked_for_nearby(
+    name: str, inside: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = WRITERS[name](tmp_path / "some" / "where")
+    for given in (root.parent, root / inside):
+        with pytest.raises(LayoutError, match=f"give root={root}$"):
+            read(name, given)
+        monkeypatch.chdir(given)
+        with pytest.raises(LayoutError, match=rf"^\. holds no .*root=({root}|where)$"):
+            read(name, Path())
+
+
+def test_what_may_not_be_looked_at_is_passed_by(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk's lost+found, as it is to others than root."""
+    write_docci(tmp_path / "where")
+    (tmp_path / "lost+found").mkdir()
+    stat = Path.stat
+
+    def refuse(path: Path, **options: Any) -> Any:
+        if "lost+found" in path.parent.parts:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return stat(path, **options)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    with pytest.raises(LayoutError, match=f"give root={tmp_path / 'where'}$"):
         read("docci", tmp_path)
-    with pytest.raises(LayoutError, match=f"give root={tmp_path / 'docci'}"):
-        read("docci", tmp_path / "docci" / "images")
 
 
 @pytest.mark.parametrize("name", WRITERS)
@@ -189,6 +254,61 @@ def test_equal_texts_of_two_images_are_kept_and_told(tmp_path: Path) -> None:
     data = read("docci", root)
     assert data.image_of_text == [0, 1, 2]
     assert data.coverage.notes == {"texts that another image has, too": 2}
+
+
+def one_more(rows: list) -> list:
+    """A second text of the first image."""
+    name = next(n for n in ("description", "caption", "IIW") if n in rows[0])
+    return [*rows, rows[0] | {name: "A text by somebody else."}]
+
+
+@pytest.mark.parametrize(
+    ("name", "variant", "file", "change"),
+    [
+        ("dci", "1999", "DCI_test.json", one_more),
+        ("docci", "test", "annotations/docci_descriptions.jsonlines", lambda r: one_more(r[1:])),
+        ("iiw", "", "IIW-400/data.jsonl", one_more),
+    ],
+)
+def test_a_second_text_of_an_image_is_another_task(
+    name: str,
+    variant: str,
+    file: str,
+    change: Callable,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Long retrieval has one text an image; the figures of others are of that."""
+    root = WRITERS[name](tmp_path)
+    number = len(read(name, root, variant).images)
+    layout = sys.modules[f"pretrain.evaluate.benchmarks.{name}"]
+
+    def as_small(*args: Any, **kwargs: Any) -> RetrievalSet:
+        """As if the protocol had so many images."""
+        protocol, texts = args[3], kwargs["num_texts"]
+        assert texts == protocol
+        return retrieval_set(*args[:3], number, *args[4:], **kwargs | {"num_texts": number})
+
+    monkeypatch.setattr(layout, "retrieval_set", as_small)
+    benchmark = BENCHMARKS[name]
+    assert is_whole(describe(benchmark, variant, read(name, root, variant, False))["coverage"])
+    path = root / file
+    if path.suffix == ".json":
+        path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    else:
+        edit_lines(path, change)
+    with pytest.raises(LayoutError, match=f"has {number + 1} texts of {number} images"):
+        read(name, root, variant, allow_missing=False)
+    assert not is_whole(describe(benchmark, variant, read(name, root, variant))["coverage"])
+
+
+@pytest.mark.parametrize("name", ["dci", "docci", "sharegpt4v", "urban1k", "iiw"])
+def test_long_retrieval_has_as_many_texts_as_images(name: str, tmp_path: Path) -> None:
+    root = WRITERS[name](tmp_path)
+    for variant in BENCHMARKS[name].variants:
+        if variant != "joint":  # whose parts have each a text of their own, as many as there are
+            coverage = read(name, root, variant).coverage
+            assert coverage.num_texts_expected == coverage.num_expected
 
 
 def test_an_empty_caption_is_named_or_counted(tmp_path: Path) -> None:

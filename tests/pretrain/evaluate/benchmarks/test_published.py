@@ -69,7 +69,15 @@ def test_beside_an_unknown_number_of_lines_stands_nothing() -> None:
     assert not any(published("fg-ovd", variant) for variant in BENCHMARKS["fg-ovd"].variants)
 
 
-@pytest.mark.parametrize("part", [{"num_missing": 1}, {"num_samples": 3, "share": 0.75}])
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"num_missing": 1},
+        {"num_samples": 3, "share": 0.75},
+        {"num_texts": 5, "num_texts_expected": 4},
+        {"num_expected": None, "share": None},
+    ],
+)
 def test_nothing_stands_beside_a_part(part: dict[str, Any]) -> None:
     """A text that was passed over leaves the share of pictures at one, and is a part yet."""
     some = result("refcoco", "val", {"miou": 0.25}, **part)
@@ -79,4 +87,6 @@ def test_nothing_stands_beside_a_part(part: dict[str, Any]) -> None:
     )
     assert "not to be compared with all of it" in told
     assert ("1 missing" in told) == ("num_missing" in part)
+    assert ("more texts than the protocol's 4" in told) == ("num_texts" in part)
+    assert ("an unknown share of it" in told) == ("num_expected" in part)
     assert "published" not in told

@@ -53,6 +53,14 @@ def test_a_split_without_all_expressions_is_a_part(
     }
 
 
+def test_pictures_elsewhere_do_not_make_another_root_right(tmp_path: Path) -> None:
+    """There the references are not, and from there this root would be advised again."""
+    write_refcoco(tmp_path / "root")
+    (tmp_path / "root" / "images").rename(tmp_path / "images")
+    with pytest.raises(LayoutError, match=r"holds no folder .*; it holds refcoco/$"):
+        read_refcoco(tmp_path / "root", Options())
+
+
 def test_expressions_of_the_split_by_picture(tmp_path: Path) -> None:
     write_refcoco(tmp_path)
     data = read_refcoco(tmp_path, Options())

@@ -155,6 +155,23 @@ def test_what_is_remembered_makes_all_again(
     assert capsys.readouterr().out.count("was evaluated before") == 3
 
 
+def test_what_is_remembered_makes_all_again_from_elsewhere(
+    arguments: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    write_run(tmp_path / "run", TINY)
+    monkeypatch.chdir(tmp_path)
+    main(["benchmark=docci", "root=docci", "checkpoint=run", *arguments, "output=out"])
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    capsys.readouterr()
+    main([str(tmp_path / "out" / "benchmarks.yaml")])
+    assert "was evaluated before" in capsys.readouterr().out
+    assert not list((tmp_path / "elsewhere").iterdir())
+
+
 def test_two_models_at_the_same_time_lose_nothing(tmp_path: Path) -> None:
     headers = [{"model": {"name": name}, "code": CODE} for name in ("a", "b")]
     a, b = (Results(tmp_path, header) for header in headers)

@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
+from pretrain.evaluate.benchmarks import segmentation
 from pretrain.evaluate.benchmarks.base import Coverage, LayoutError, Options, Picture
 from pretrain.evaluate.benchmarks.dense import LabelMap, SegmentationSet
 from pretrain.evaluate.benchmarks.described import describe
@@ -102,6 +103,37 @@ def test_voc_ignores_the_background(tmp_path: Path) -> None:
         read_voc20(tmp_path, Options())
     assert len(read_voc20(tmp_path / "VOCdevkit" / "VOC2012", SOME).images) == 1
     assert "person" in voc_classes()
+
+
+def test_hidden_files_are_no_pictures_of_ade20k(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They had raised the number of pictures that were expected."""
+    monkeypatch.setattr(segmentation, "_NUM_ADE20K", 1)
+    base = write_ade(tmp_path, "ADE_val_00000001")
+    (base / "images" / "validation" / "._ADE_val_00000001.jpg").write_bytes(b"Mac OS X")
+    (base / "annotations" / "validation" / "._ADE_val_00000001.png").write_bytes(b"Mac OS X")
+    coverage = read_ade20k(tmp_path, Options()).coverage
+    assert (coverage.num_found, coverage.num_expected, coverage.missing) == (1, 1, [])
+
+
+def test_ade20k_is_looked_for_nearby(tmp_path: Path) -> None:
+    base = write_ade(tmp_path, "ADE_val_00000001")
+    with pytest.raises(LayoutError, match=f"give root={base}$"):
+        read_ade20k(base / "images", SOME)
+    (base / "objectInfo150.txt").rename(tmp_path / "objectInfo150.txt")
+    with pytest.raises(LayoutError, match=r"holds no objectInfo150\.txt; it holds annotations/"):
+        read_ade20k(tmp_path, SOME)  # the root is right: no other one is advised
+
+
+def test_more_lines_than_the_protocol_has_are_another_list(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(segmentation, "_NUM_VOC", 1)
+    write_voc(tmp_path, "2007_000033", "2007_000042")
+    for options in (Options(), SOME):
+        with pytest.raises(LayoutError, match="2 images, more than the protocol's 1: is it"):
+            read_voc20(tmp_path, options)
 
 
 def test_voc_names_what_is_missing(tmp_path: Path) -> None:

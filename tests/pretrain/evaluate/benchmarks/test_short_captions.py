@@ -8,6 +8,8 @@ import pytest
 
 from pretrain.evaluate.benchmarks import coco, flickr30k
 from pretrain.evaluate.benchmarks.base import LayoutError
+from pretrain.evaluate.benchmarks.described import describe
+from pretrain.evaluate.benchmarks.registry import BENCHMARKS
 from tests.pretrain.evaluate.benchmarks.layouts import (
     WRITERS,
     names,
@@ -80,7 +82,12 @@ def test_texts_that_the_protocol_has_and_the_files_have_not(
         path.write_text(path.read_text().replace("Picture 0 in words 2.", " "))
     with pytest.raises(LayoutError, match=f"missing in .*{absent}"):
         read(name, root, variant, allow_missing=False)
-    assert read(name, root, variant).coverage.missing[-1] == absent
+    data = read(name, root, variant)
+    assert data.coverage.missing[-1] == absent
+    of_texts = describe(BENCHMARKS[name], variant, data)["coverage"]
+    assert of_texts["num_samples"] == of_texts["num_expected"] == num_images
+    # All of the images, and a small part of the set.
+    assert of_texts["share"] == of_texts["num_texts"] / of_texts["num_texts_expected"] < 0.01
 
 
 def test_flickr30k_takes_the_test_images_by_either_list(tmp_path: Path) -> None:

@@ -44,13 +44,13 @@ def write_cifar100(root: Path) -> Path:
 
 
 def write_fg_ovd(root: Path) -> Path:
-    """One crop of each difficulty, with one wrong expression."""
+    """One crop of each difficulty, with ten wrong expressions."""
     write_picture(root / "val2017" / "000000000001.jpg", "red", "green")
     row = {
         "img_path": "/val2017/000000000001.jpg",
         "bbox": [8.0, 0.0, 8.0, 16.0],
         "pos_expression": ["a green bag"],
-        "neg_expression": ["a red bag"],
+        "neg_expression": ["a red bag", *(f"hat {number}" for number in range(9))],
     }
     for names in FILES.values():
         (root / names[0]).write_text(json.dumps(row) + "\n")
