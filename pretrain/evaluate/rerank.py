@@ -18,7 +18,8 @@ def reranked(
 ) -> Tensor:
     """(num_images, num_texts) blended scores of each image's best texts, on the CPU.
 
-    As published, all others get the lowest number there is: they are not found.
+    As in the published code, all others get the lowest number there is: they are not found. That
+    holds from text to image, too, where a text that an image did not choose is not found by it.
 
     Args:
         whole: (num_images, num_texts) whole scores.

@@ -49,9 +49,11 @@ def score_all(data: RetrievalSet, encoders: Encoders, batch_size: int) -> dict[s
     images = encode_images([data.images[place] for place in own], encoders, batch_size)
     rows = streamed_scores(encoders, images, len(own), texts)
     scores = join_rows(rows, len(data.images), TILE)
+    del rows  # each of these may be GB
     if len(unique) < len(data.texts):
         columns = torch.tensor([unique[text] for text in data.texts])
-        scores = {name: matrix[:, columns] for name, matrix in scores.items()}
+        for name in scores:
+            scores[name] = scores[name][:, columns]
     return scores
 
 

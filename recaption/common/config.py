@@ -206,7 +206,10 @@ def _merge(schema: type, config: DictConfig, tree: dict[str, Any], where: str) -
         return cast(DictConfig, OmegaConf.merge(config, tree))
     except OmegaConfBaseException as error:
         key = f"{error.full_key}: " if error.full_key else ""
-        raise ConfigError(f"{where}: {key}{_first_line(error)}") from None
+        what = _first_line(error)
+        if "is not a ListConfig" in what:
+            what = "a list is needed: [VALUE, ...]"
+        raise ConfigError(f"{where}: {key}{what}") from None
 
 
 def _check_keys(schema: type, tree: Any, where: str) -> None:

@@ -58,8 +58,10 @@ def choose(config: EvaluateConfig) -> list[Chosen]:
     Raises:
         ConfigError: an unknown name or variant, or a benchmark without a root.
     """
-    for name in (*config.roots, *config.variants):
+    for name in config.roots:
         find_benchmark(name)
+    for name, variants in config.variants.items():
+        find_variants(find_benchmark(name), variants)
     return [
         Chosen(benchmark, variant, root)
         for benchmark, root in _with_roots(config)

@@ -7,15 +7,15 @@ from typing import Any
 
 from pretrain.evaluate.benchmarks.choosing import Chosen, choose, read_again, remember
 from pretrain.evaluate.benchmarks.compared import Compared, alike, named_apart, read_compared
-from pretrain.evaluate.benchmarks.page import write_page
+from pretrain.evaluate.benchmarks.page import PAGE, write_page
 from pretrain.evaluate.benchmarks.results import Results
-from pretrain.evaluate.benchmarks.table import format_results, headline
+from pretrain.evaluate.benchmarks.table import CHANCE, format_results, headline
 from pretrain.evaluate.config import EvaluateConfig
 from pretrain.evaluate.encoders import Encoders, NoMapsError
 from pretrain.evaluate.loading import load_encoders, output_folder
 from pretrain.evaluate.provenance import describe_code, describe_libraries, describe_machine
 from pretrain.evaluate.sharing import is_first, of_first, rank_and_size, shared_by_ranks
-from recaption.common.config import print_json
+from recaption.common.config import ConfigError, print_json
 
 
 def run_benchmarks(config: EvaluateConfig, argv: list[str]) -> None:
@@ -34,6 +34,8 @@ def _run(config: EvaluateConfig, argv: list[str]) -> None:
     # Roots are read first: a wrong layout is told before a model is loaded, or others are scored.
     sets = {one.key: (one.root, one.read(config.allow_missing)) for one in chosen}
     encoders = load_encoders(config)
+    if encoders.name == CHANCE:
+        raise ConfigError(f"a model called {CHANCE} cannot be told from it in tables: give name=")
     compared = named_apart(encoders.name, compared)
     header = {
         "model": {"name": encoders.name, **encoders.describe()},
@@ -97,6 +99,8 @@ def _tell(
             page = write_page(tree, others, sets, encoders, output, config.num_pictures)
     print(format_results(tree, others))
     print(f"\nwritten: {results.path}" + (f", {page}" if page else ""))
+    if page is None and (output / PAGE).exists():
+        print(f"{output / PAGE} is of an earlier command: report=true writes it anew")
     written = {"results": str(results.path), "report": str(page) if page else None}
     headlines = {key: headline(result) for key, result in tree["benchmarks"].items()}
     print_json(argv, {"benchmarks": headlines} | written)

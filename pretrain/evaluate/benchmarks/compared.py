@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pretrain.evaluate.benchmarks.results import RESULTS, read_results
+from pretrain.evaluate.benchmarks.table import CHANCE
 from recaption.common.config import ConfigError
 
 
@@ -38,8 +39,8 @@ def read_compared(paths: Sequence[str]) -> list[Compared]:
 
 
 def named_apart(ours: str, compared: Sequence[Compared]) -> list[Compared]:
-    """The same under names that neither our model nor another of them has."""
-    names = [ours]
+    """The same under names that neither our model, nor chance, nor another of them has."""
+    names = [ours, CHANCE]
     apart = []
     for other in compared:
         name, number = other.model, 1

@@ -62,8 +62,10 @@ BENCHMARKS: dict[str, Benchmark[Any]] = {benchmark.name: benchmark for benchmark
 
 def find_benchmark(name: str) -> Benchmark[Any]:
     """Raises: ConfigError: there is none of that name."""
+    if name == "all":
+        raise ConfigError("benchmark=all stands alone: it runs those whose folders are in roots")
     if name not in BENCHMARKS:
-        near = nearest_name(name, BENCHMARKS)
+        near = nearest_name(name.lower(), BENCHMARKS)
         meant = f"did you mean {near}? " if near else ""
         raise ConfigError(f"benchmark={name}: {meant}There are {', '.join(BENCHMARKS)}, and all")
     return BENCHMARKS[name]

@@ -4,6 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+#: The row of what a random order reaches.
+CHANCE = "chance"
+
 _WAYS = {"text_to_image": "T2I", "image_to_text": "I2T"}
 _NUM_CLASSES = 5  # of the best, and of the worst, told in a terminal
 _RECALLS = {"r1": "R@1", "r5": "R@5", "r10": "R@10"}
@@ -68,8 +71,8 @@ def _chance(figures: Mapping[str, Any]) -> list[Line]:
     if not isinstance(chance, Mapping):
         return []
     if "columns" in figures:
-        return [Line("chance", "chance", _recalls(chance, with_intervals=False))]
-    return [Line("chance", "chance", {n: _number(v) for n, v in flat_numbers(chance)})]
+        return [Line(CHANCE, "chance", _recalls(chance, with_intervals=False))]
+    return [Line(CHANCE, "chance", {n: _number(v) for n, v in flat_numbers(chance)})]
 
 
 def main_lines(result: Mapping[str, Any], model: str, others: Others = ()) -> list[Line]:

@@ -63,6 +63,7 @@ def test_includes_come_before_the_files_own_keys(tmp_path: Path) -> None:
         ("optim.lr=fast", ["optim.lr", "fast"]),
         ("absent.yaml", ["absent.yaml"]),
         ("optim=3", ["optim"]),
+        ("tags=one", ["tags: a list is needed: [VALUE, ...]"]),
     ],
 )
 def test_a_mistake_is_one_line_and_status_2(

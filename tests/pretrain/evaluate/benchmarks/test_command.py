@@ -177,6 +177,10 @@ def test_published_figures_stand_beside_a_whole_set(
         (["benchmark=all"], "give some"),
         (["benchmark=all", "roots={dokki: x}"], "did you mean docci"),
         (["benchmark=docci,coco", "root=x"], "root is for one benchmark"),
+        (["benchmark=docci,all", "roots={docci: x}"], "benchmark=all stands alone"),
+        (["benchmark=COCO", "root=x"], "did you mean coco?"),
+        (["benchmark=docci", "root=x", "variants={coco: nonsense}"], "coco has no variant"),
+        (["benchmark=docci", "root=x", "compare=other"], "compare: a list is needed: [VALUE, ...]"),
         (["benchmark=docci", "root=x", "data=y"], "either data=FOLDER"),
         ([], "either data=FOLDER"),
         (["benchmark=docci", "root=x", "source=long"], "source says nothing"),
@@ -192,6 +196,12 @@ def test_mistakes_are_told_in_one_line(arguments: list[str], message: str, run: 
         main([f"checkpoint={run}", *arguments])
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_no_model_is_called_chance(roots: dict[str, Path], run: Path) -> None:
+    arguments = ["benchmark=docci", f"root={roots['docci']}", f"checkpoint={run}", "name=chance"]
+    with pytest.raises(ConfigError, match="a model called chance cannot be told from it"):
+        main([*arguments, "allow_missing=true"])
 
 
 def test_help_names_benchmarks_and_variants(capsys: pytest.CaptureFixture[str]) -> None:

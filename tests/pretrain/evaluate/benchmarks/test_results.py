@@ -55,7 +55,12 @@ def test_benchmarks_one_by_one_stand_in_one_file(
     for name in ("docci", "urban1k"):
         main([f"benchmark={name}", f"root={tmp_path / name}", f"checkpoint={run}", *arguments])
     assert set(results(tmp_path)["benchmarks"]) == {"docci", "urban1k"}
-    assert "kept" not in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert "kept" not in told and "of an earlier command" not in told
+    (tmp_path / "report").mkdir()
+    (tmp_path / "report" / "benchmarks.html").touch()
+    main(["benchmark=docci", f"root={tmp_path / 'docci'}", f"checkpoint={run}", *arguments])
+    assert "benchmarks.html is of an earlier command: report=true" in capsys.readouterr().out
 
 
 def test_variants_stand_beside_each_other(arguments: list[str], tmp_path: Path) -> None:
@@ -297,6 +302,8 @@ def test_the_class_of_each_image_is_an_input(tmp_path: Path) -> None:
 def test_two_models_of_one_name_have_columns_of_their_own() -> None:
     named = named_apart("tiny", [Compared("tiny", {}), Compared("tiny", {}), Compared("b", {})])
     assert [other.model for other in named] == ["tiny (2)", "tiny (3)", "b"]
+    (other,) = named_apart("tiny", [Compared("chance", {})])
+    assert other.model == "chance (2)"
 
 
 def test_what_it_was_computed_with_is_told(arguments: list[str], tmp_path: Path) -> None:
