@@ -173,7 +173,7 @@ def from_dict(schema: type[T], tree: dict[str, Any], where: str) -> T:
 
 def format_help(schema: type) -> str:
     """Every key of ``schema`` with its default and the comment that stands beside it."""
-    rows = list(_describe(schema, ""))
+    rows = list(_describe(schema, "", None))
     width = min(max(len(f"{key}={default}") for key, default, _ in rows), 52)
     return "\n".join(
         f"  {f'{key}={default}':<{width}}  {comment}".rstrip() for key, default, comment in rows
@@ -299,17 +299,20 @@ def _find_include(path: Path, name: str) -> Path:
     raise ConfigError(f"{path} includes {name!r}, which is neither beside it nor under configs/")
 
 
-def _describe(schema: type, prefix: str) -> Iterator[tuple[str, str, str]]:
+def _describe(schema: type, prefix: str, given: object) -> Iterator[tuple[str, str, str]]:
+    """Key, default and comment of each field; defaults are those of ``given``, if it is one."""
     hints = typing.get_type_hints(schema)
     comments = _field_comments(schema)
     for field in dataclasses.fields(schema):
-        section = _sections(hints[field.name])
-        if section is not None:
-            yield from _describe(section[1], f"{prefix}{field.name}{section[0]}.")
-            continue
         default = field.default
         if default is dataclasses.MISSING and field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
+        if isinstance(given, schema):
+            default = getattr(given, field.name)
+        section = _sections(hints[field.name])
+        if section is not None:
+            yield from _describe(section[1], f"{prefix}{field.name}{section[0]}.", default)
+            continue
         if default in (dataclasses.MISSING, MISSING):
             default = "<required>"
         shown = yaml.safe_dump(default, default_flow_style=True).split("\n")[0]

@@ -10,10 +10,12 @@ among them: what the run would have taken alone.
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+import sys
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from random import Random
 from statistics import mean
+from typing import Any
 
 from pretrain.config import PretrainConfig
 from pretrain.data.captions import sample_texts
@@ -22,7 +24,7 @@ from pretrain.data.tokens import Tokenizer
 from pretrain.plan.accelerators import ACCELERATORS
 from pretrain.plan.command import PlanConfig, count_flops_again, count_flops_per_sample
 from pretrain.plan.step import count_forward_macs
-from recaption.common.config import load_config, to_dict
+from recaption.common.config import UserError, load_config, to_dict
 from recaption.common.files import atomic_write, read_json
 from tools.scaling_laws.ladder import LadderConfig, Rung, count_run_parameters
 
@@ -59,7 +61,7 @@ class Costs:
     def __init__(self, config: LadderConfig) -> None:
         self._config = config
         self._path = Path(config.output) / COSTS
-        self._kept = read_json(self._path) if self._path.exists() else {}
+        self._kept = _read_kept(self._path) if self._path.exists() else {}
         self._text_lengths: dict[str, float] = {}
 
     def of(self, rung: Rung) -> ModelCost:
@@ -86,6 +88,22 @@ class Costs:
         if key not in self._text_lengths:
             self._text_lengths[key] = mean_text_length(config)
         return self._text_lengths[key]
+
+
+def _read_kept(path: Path) -> dict[str, dict[str, Any]]:
+    """What was counted before; nothing of a file that is damaged."""
+    names = {field.name for field in fields(ModelCost)}
+    try:
+        kept: dict[str, dict[str, Any]] = read_json(path)
+        if all(cost.keys() == names for cost in kept.values()):
+            return kept
+        reason = f"{path} holds costs of another kind"
+    except UserError as error:
+        reason = str(error)
+    except AttributeError:
+        reason = f"{path} holds no costs"
+    print(f"warning: {reason}; they are counted again", file=sys.stderr)
+    return {}
 
 
 def count_cost(rung: Rung, text_length: float) -> ModelCost:

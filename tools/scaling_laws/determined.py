@@ -1,5 +1,6 @@
 """What points tell of a law's terms: whether it falls with an input at all, and how steeply."""
 
+import math
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -9,6 +10,14 @@ from tools.scaling_laws.laws import NOTHING, Floats
 
 #: The coefficient, the exponent and the input of each term, by the law's inputs.
 _TERMS = {1: (("A", "b", "C"),), 2: (("A", "a", "N"), ("B", "b", "D"))}
+#: Of log D where log N is given, or the other way. With exact multiples the intervals that are told
+#: hold the best N one time in four, from here on as often as they say (docs/log.md).
+_LEAST_SPREAD = 0.02
+#: Three sizes are the fewest that a law is fitted to.
+_FEWEST_SIZES = 3
+GROW_TOGETHER = (
+    "N and D grow together in these points; give two or more samples_per_parameter, or samples"
+)
 _REMEDY = "fewer parameters (offset=false, floor=false) or more points would say more"
 
 
@@ -37,6 +46,9 @@ def look_at_terms(fitted: FittedLaw, inputs: Floats, target: str, level: float) 
     law, x = fitted.law, normalise(inputs, fitted.reference)
     theta = np.concatenate([fitted.theta[None], fitted.replicates])
     tail = (1 - level) / 2
+    if inputs.shape[1] == 2 and grow_together(fitted.inputs):
+        found.undetermined += ["a", "b"]
+        found.notes.append(GROW_TOGETHER)
     for coefficient, exponent, name in _TERMS[inputs.shape[1]]:
         at, power = law.names.index(coefficient), law.names.index(exponent)
         least, most = fitted.bounds[power]
@@ -57,7 +69,7 @@ def look_at_terms(fitted: FittedLaw, inputs: Floats, target: str, level: float) 
                 f"its term may be as little as {smallest_share:.1g} of the {target} where it is "
                 "largest"
             )
-        if reasons:
+        if reasons and exponent not in found.undetermined:
             found.undetermined.append(exponent)
             found.notes.append(f"{exponent} is not determined: {', '.join(reasons)}; {_REMEDY}")
         if min(fall[0], smallest_fall) < NOTHING:
@@ -65,6 +77,19 @@ def look_at_terms(fitted: FittedLaw, inputs: Floats, target: str, level: float) 
             how = "does not" if fall[0] < NOTHING else "may not"
             found.notes.append(f"{target} {how} fall with {name} in these points")
     return found
+
+
+def grow_together(inputs: Floats) -> bool:
+    """Whether D follows from N in points ``[n, 2]``, so that no fit tells what either does.
+
+    Rounding to steps scatters D a little around a multiple of N.
+    """
+    x = np.log(inputs)
+    if len(np.unique(inputs[:, 0])) < _FEWEST_SIZES or not np.ptp(x, axis=0).all():
+        return False
+    correlation = float(np.corrcoef(x.T)[0, 1])
+    unexplained = math.sqrt(max(0.0, 1 - correlation**2))
+    return correlation > 0 and bool((unexplained * x.std(axis=0) < _LEAST_SPREAD).all())
 
 
 def _fall(fitted: FittedLaw, theta: Floats, x: Floats, coefficient: int) -> Floats:

@@ -130,16 +130,20 @@ def _check(config: FitConfig) -> None:
     for law in config.laws:
         check_choice("laws", law, LAWS)
     check_at_least(20, {"num_replicates": config.num_replicates})
+    check_at_least(0, {"seed": config.seed})
     for key in ("bins_per_decade", "huber_delta", "holdout_above"):
         if not getattr(config, key) > 0:
             raise ConfigError(f"{key}={getattr(config, key)}: it must be above 0")
+    for key in ("bins_per_decade", "huber_delta"):
+        if math.isinf(getattr(config, key)):
+            raise ConfigError(f"{key}={getattr(config, key)}: it must be a finite number")
     for budget in config.budgets:
         if not 0 < budget < math.inf:
             raise ConfigError(f"budgets has {budget}: training FLOPs must be above 0")
     if not 0 < config.level < 1:
         raise ConfigError(f"level={config.level}: it must be between 0 and 1, such as 0.9")
-    if len(config.compare) not in (0, 2):
-        raise ConfigError(f"compare={config.compare}: it must be two methods")
+    if config.compare and (len(config.compare) != 2 or len(set(config.compare)) != 2):
+        raise ConfigError(f"compare={config.compare}: it must be two different methods")
 
 
 def _pair(config: FitConfig, groups: dict[str, Table]) -> list[str]:

@@ -31,8 +31,8 @@ class FittedLaw:
     """A law with its parameters, and the parameters of each resampled fit.
 
     ``theta`` is ``[p]``, ``replicates`` ``[r, p]`` (r = 0 before the bootstrap), ``optima``
-    ``[o, p]`` the best distinct optima found, best first; ``residuals`` ``[n]`` are log
-    (measured / predicted) of the points it was fitted to, in their order.
+    ``[o, p]`` the best distinct optima found, best first; ``inputs`` ``[n, d]`` are those of the
+    points it was fitted to, ``residuals`` ``[n]`` log (measured / predicted) of them.
     """
 
     law: Law
@@ -40,6 +40,7 @@ class FittedLaw:
     bounds: Floats
     theta: Floats
     optima: Floats
+    inputs: Floats
     residuals: Floats
     replicates: Floats
     #: Of the logarithm of one more run by each replicate, ``[r]``; None: as ``residuals`` are.
@@ -103,7 +104,7 @@ def fit_law(
     optima = _best(law, polished, x, y, delta)
     residuals = y - law.predict_log(optima[0], x)[0]
     none = np.empty((0, len(law.names)))
-    return FittedLaw(law, reference, bounds, optima[0], optima, residuals, none, most=most)
+    return FittedLaw(law, reference, bounds, optima[0], optima, inputs, residuals, none, most=most)
 
 
 def check_varies(law: Law, inputs: Floats, values: Floats) -> None:

@@ -86,6 +86,11 @@ def fit_group(
     for kind in kinds:
         seed = (config.seed, number, LAWS.index(kind))
         try:
+            if held_out.all():
+                raise UserError(
+                    f"holdout_above={config.holdout_above:g} is below all {len(group)} points, so "
+                    f"none is left to fit; they begin at {flops.min():.4g} training FLOPs"
+                )
             law = _law(config, kind, group)
             inputs = np.stack([group.numbers[column] for column in law.inputs], axis=1)
             check_varies(law, inputs[~held_out], values[~held_out])  # before the front is taken

@@ -21,6 +21,10 @@ from tools.scaling_laws.ladder import LadderConfig, Rung
 JOBS = "jobs.json"
 
 
+class NoAnswer(UserError):
+    """Slurm does not tell which jobs wait or run."""
+
+
 @dataclass(frozen=True)
 class Job:
     """Of one run. Without a number, ``submission`` is what an array was to be called of which it
@@ -50,16 +54,16 @@ class Jobs:
     """The jobs of a ladder's runs, by the runs' names.
 
     Raises:
-        UserError: there is no Slurm here to ask about jobs that may still run, or it does not
+        NoAnswer: there is no Slurm here to ask about jobs that may still run, or it does not
             answer.
+        UserError: the file that names the jobs is damaged.
     """
 
     def __init__(self, config: LadderConfig, rungs: Sequence[Rung]) -> None:
         """Args: config: the ladder; rungs: those whose jobs matter."""
         self._path = Path(config.output) / JOBS
         self._config = config.job
-        kept = read_json(self._path) if self._path.exists() else {}
-        self._jobs = {name: _job_of(record) for name, record in kept.items()}
+        self._jobs = _read_jobs(self._path) if self._path.exists() else {}
         names = {rung.name for rung in rungs}
         self._queue = self._ask() if names & self._jobs.keys() else {}
         for name in names & self._jobs.keys():
@@ -104,7 +108,7 @@ class Jobs:
         """Names of the jobs that wait or run, by number."""
         words = ["squeue", "--noheader", "--array", "--format=%i %j"]
         if shutil.which(words[0]) is None:
-            raise UserError(
+            raise NoAnswer(
                 f"{self._path} names jobs of runs that are not done, and there is no squeue here "
                 "to ask about them: is this a machine of the cluster? If they have ended, delete "
                 "that file"
@@ -112,7 +116,7 @@ class Jobs:
         try:
             told = subprocess.run(words, capture_output=True, text=True, check=True).stdout
         except subprocess.CalledProcessError as error:
-            raise UserError(
+            raise NoAnswer(
                 f"squeue does not say which jobs wait or run: {error.stderr.strip()}; nothing was "
                 "begun, try again"
             ) from None
@@ -125,9 +129,18 @@ class Jobs:
             temporary.write_text(json.dumps(records, indent=1))
 
 
-def _job_of(record: Any) -> Job:
-    """Earlier versions kept the number alone."""
-    return Job(record) if isinstance(record, str) else Job(**record)
+def _read_jobs(path: Path) -> dict[str, Job]:
+    """Earlier versions kept the number alone. Raises: UserError: it holds something else."""
+    try:
+        return {
+            name: Job(record) if isinstance(record, str) else Job(**record)
+            for name, record in read_json(path).items()
+        }
+    except (TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path} does not hold the jobs of runs ({error}): if none of them waits or runs, "
+            "delete that file"
+        ) from None
 
 
 def _record_of(job: Job) -> dict[str, Any]:

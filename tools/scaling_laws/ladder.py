@@ -5,6 +5,7 @@ checkpoint at which it begins to cool down, the next one goes on from there, and
 run that it would be alone, for the price of the longest and of the others' cool-downs.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -96,6 +97,9 @@ class LadderConfig:
         for name, method in self.methods.items():
             if not method.sizes:
                 raise ConfigError(f"methods.{name}.sizes is empty: name at least one")
+            _check_is_path_part("methods", name)
+            for size in method.sizes:
+                _check_is_path_part(f"methods.{name}.sizes", size)
         if not self.samples and not self.samples_per_parameter:
             raise ConfigError("samples is empty: give lengths, as in samples=[100000,200000]")
         for number in (*self.samples, *self.samples_per_parameter):
@@ -171,9 +175,11 @@ def make_rungs(config: LadderConfig) -> list[Rung]:
     """All runs, every one behind the one that it goes on from.
 
     Raises:
-        UserError: a recipe is not understood, the shards are missing or too few, or the lengths and
-            shares do not go together.
+        UserError: a recipe is not understood, the shards are missing or too few, two runs have one
+            name, or the lengths and shares do not go together.
     """
+    _check_distinct(config)
+    _check_held_out(config.data)
     available = TrainingShards(config.data.train, max(config.data.num_samples)).num_samples
     if 0 in config.data.num_samples:
         available = TrainingShards(config.data.train).num_samples
@@ -229,8 +235,7 @@ class _Model:
         per_parameter = [round(each * self._params) for each in config.samples_per_parameter]
         lengths = sorted({*config.samples, *per_parameter})
         shortest = round(lengths[0] / self._batch)
-        part = f"d{num_samples}-" if num_samples else ""
-        run = f"{self._method}-{self._size}-{part}seed{seed}"
+        run = _trunk_name(self._method, self._size, num_samples, seed)
         parent: Rung | None = None
         for length in lengths:
             num_steps = max(1, round(length / self._batch))
@@ -282,6 +287,47 @@ class _Model:
 
 def _begin_from(parent: Rung) -> str:
     return f"{_BEGIN_FROM}{checkpoint_folder(parent.folder, parent.branch_step)}"
+
+
+def _trunk_name(method: str, size: str, num_samples: int, seed: int) -> str:
+    part = f"d{num_samples}-" if num_samples else ""
+    return f"{method}-{size}-{part}seed{seed}"
+
+
+def _check_is_path_part(key: str, name: str) -> None:
+    """Raises: ConfigError: no folder of a run could be called after this name."""
+    if not name or name.startswith(".") or "/" in name or "\0" in name:
+        raise ConfigError(
+            f"{key} has the name {name!r}: folders are called after it, so it must have no slash, "
+            "not begin with a dot and not be empty"
+        )
+
+
+def _check_distinct(config: LadderConfig) -> None:
+    """Raises: ConfigError: two runs of one length have the same name, and so the same folder."""
+    count = Counter(
+        _trunk_name(method, size, num_samples, seed)
+        for method, chosen in config.methods.items()
+        for size in chosen.sizes
+        for num_samples in config.data.num_samples
+        for seed in config.seeds
+    )
+    if repeated := [name for name, times in count.items() if times > 1]:
+        raise ConfigError(
+            f"several runs have the name {', '.join(repeated)}: give each of seeds and "
+            "data.num_samples once, and methods and sizes names that make METHOD-SIZE differ"
+        )
+
+
+def _check_held_out(data: LadderDataConfig) -> None:
+    """Raises: UserError: R@1 would be among fewer samples than results.csv says."""
+    available = TrainingShards(data.val).num_samples
+    if available < data.num_val_samples:
+        raise ConfigError(
+            f"{data.val} (data.val) holds {available} samples, fewer than data.num_val_samples="
+            f"{data.num_val_samples}, among which R@1 is measured: give at most {available}, or "
+            "pack more"
+        )
 
 
 def _check_not_set(words: Sequence[str], where: str) -> None:

@@ -5,11 +5,14 @@ from contextlib import suppress
 from statistics import median
 from typing import Any
 
-from recaption.common.config import UserError, load_config, print_json
+import numpy as np
+
+from recaption.common.config import load_config, print_json
 from recaption.common.progress import format_seconds
 from tools.scaling_laws.begin import as_begun
 from tools.scaling_laws.cost import Costs, ModelCost, assumed_speed
-from tools.scaling_laws.jobs import Jobs
+from tools.scaling_laws.determined import GROW_TOGETHER, grow_together
+from tools.scaling_laws.jobs import Jobs, NoAnswer
 from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
 from tools.scaling_laws.outcome import RungState, check_cost, spent_on, state_of
 
@@ -29,7 +32,7 @@ def main(argv: list[str]) -> None:
 
 def queued_jobs(config: LadderConfig, rungs: list[Rung]) -> dict[str, str]:
     """Numbers of the jobs that wait or run, by the runs' names; none where Slurm does not tell."""
-    with suppress(UserError):
+    with suppress(NoAnswer):
         open_rungs = [rung for rung in rungs if not state_of(rung).is_done]
         jobs = Jobs(config, open_rungs)
         return {rung.name: jobs.of(rung).job for rung in open_rungs if jobs.is_queued(rung)}
@@ -57,7 +60,20 @@ def make_plan(
         "flops_to_train": sum(row["flops_left"] for row in rows),
         "seconds_left": seconds,
         "gpu_hours_left": None if seconds is None else seconds * config.world_size / 3600,
+        "notes": _notes(rungs),
     }
+
+
+def _notes(rungs: list[Rung]) -> list[str]:
+    """What a fit to each method's runs will not tell."""
+    inputs: dict[str, list[tuple[int, int]]] = {}
+    for rung in rungs:
+        inputs.setdefault(rung.method, []).append((rung.params, rung.samples))
+    return [
+        f"{method}: {GROW_TOGETHER}; L(N, D) will tell no best N and D of a budget"
+        for method, pairs in inputs.items()
+        if grow_together(np.array(pairs, dtype=np.float64))
+    ]
 
 
 class Speeds:
@@ -161,5 +177,6 @@ def format_plan(plan: dict[str, Any], config: LadderConfig) -> str:
             "steps of warm-up and cool-down",
             f"{plan['num_done']} of {len(plan['rungs'])} done; {plan['flops_to_train']:.3g} FLOPs "
             f"to train; {time}",
+            *(f"note: {note}" for note in plan["notes"]),
         ]
     )

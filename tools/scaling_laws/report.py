@@ -2,7 +2,7 @@
 
 import base64
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from tools.scaling_laws.compare import first_middle_last
 from tools.scaling_laws.export import show, shown_columns, table_rows, write_exports
 from tools.scaling_laws.fit import FIT, needed_columns
 from tools.scaling_laws.plots import draw_compute, draw_ratio, draw_samples, tell_bands
-from tools.scaling_laws.results import VERSION
+from tools.scaling_laws.results import VERSION, FitResult
 from tools.scaling_laws.table import Table, read_table
 
 USAGE = """usage: python -m tools.scaling_laws report table=RESULTS.csv [output=FOLDER] [--json]
@@ -103,8 +103,12 @@ def _read_fit(config: ReportConfig, folder: Path) -> dict[str, Any] | None:
         return None
     fit: dict[str, Any] = read_json(path)
     again = f"fit again: python -m tools.scaling_laws fit table={config.table}"
+    if not isinstance(fit, dict):
+        raise UserError(f"{path} is not what `fit` writes: {again}")
     if fit.get("version") != VERSION:
         raise UserError(f"{path} is of version {fit.get('version')}, not {VERSION}: {again}")
+    if missing := [each.name for each in fields(FitResult) if each.name not in fit]:
+        raise UserError(f"{path} has no {', '.join(missing)}: {again}")
     sums = [sha256_file(file) for file in config.table.split(",")]
     if fit["table_sha256"] != sums:
         raise UserError(f"{path} is of another table, or {config.table} has changed: {again}")

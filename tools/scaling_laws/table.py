@@ -24,6 +24,8 @@ _POSITIVE = ("params_image", "params_text", "params", "flops_per_sample", "sampl
 NEEDED = (*_POSITIVE, *TARGETS)
 #: Fields that are empty, whatever stands there.
 _GAPS = ("", "na", "n/a", "none", "null")
+#: What the rows are called that a column groups with a gap.
+_GAP_GROUP = "(none)"
 _FINISHED = ("done", "ok", "complete", "completed", "finished", "success", "succeeded")
 
 
@@ -63,16 +65,22 @@ class Table:
     def groups(self, by: str) -> dict[str, "Table"]:
         """The rows of each method, or of each value of another column; ``all`` without it.
 
+        Rows that have none, where others have one, are a group of their own.
+
         Raises:
             UserError: ``by`` is neither ``method`` nor a column of the table.
         """
-        numbers = {name: [f"{v:g}" for v in column] for name, column in self.numbers.items()}
+        numbers = {
+            name: ["" if math.isnan(v) else f"{v:.15g}" for v in column]
+            for name, column in self.numbers.items()
+        }
         columns: dict[str, list[Any]] = {**numbers, **self.texts, **self.others}
         if by not in columns:
             if by == "method":
                 return {"all": self}
             raise UserError(f"by={by}: {lacks(self.path, by, columns)}")
-        column = [str(value or "all") for value in columns[by]]
+        values = ["" if value is None else str(value) for value in columns[by]]
+        column = [value or _GAP_GROUP for value in values] if any(values) else ["all"] * len(self)
         return {
             value: self.select(np.array([other == value for other in column]))
             for value in dict.fromkeys(column)
@@ -150,7 +158,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         else:
             # All as text: a seed of 007 stays so, an empty field is a gap, and nan is a number that
             # must be looked at.
-            names = pyarrow.csv.open_csv(path).schema.names
+            names = _read_header(path)
             options = pyarrow.csv.ConvertOptions(
                 column_types=dict.fromkeys(names, pa.string()),
                 null_values=[""],
@@ -160,6 +168,7 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
     # Arrow raises OSError of its own for what is cut off.
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is no table: {str(error).splitlines()[0]}") from None
+    table = table.rename_columns([name.strip() for name in table.column_names])
     repeated = [name for name, count in Counter(table.column_names).items() if count > 1]
     if repeated:
         raise UserError(f"{path} has two columns {repeated[0]!r}")
@@ -167,6 +176,17 @@ def _read_rows(path: Path) -> list[dict[str, Any]]:
         raise UserError(f"{path} has no rows")
     rows: list[dict[str, Any]] = table.to_pylist()
     return rows
+
+
+def _read_header(path: Path) -> list[str]:
+    """Raises: UserError: the fields are separated by something else than commas."""
+    # What is wrong with a row is told when the table is read.
+    lenient = pyarrow.csv.ParseOptions(invalid_row_handler=lambda row: "skip")
+    names: list[str] = pyarrow.csv.open_csv(path, parse_options=lenient).schema.names
+    for separator, called in ((";", "semicolons"), ("\t", "tabs")):
+        if len(names) == 1 and separator in names[0]:
+            raise UserError(f"{path}: fields must be separated by commas, not by {called}")
+    return names
 
 
 def _matches(row: dict[str, Any], where: dict[str, str], header: list[str], path: str) -> bool:

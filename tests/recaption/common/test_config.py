@@ -140,6 +140,18 @@ def test_work_goes_on_only_as_it_was_begun(tmp_path: Path) -> None:
 
 
 @dataclass
+class SlowRunConfig:
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=1e-5))
+    run: RunConfig = field(default_factory=lambda: RunConfig(optim=OptimConfig(lr=2.0)))
+
+
+def test_help_tells_the_defaults_that_a_class_gives_to_its_parts() -> None:
+    keys = {line.split()[0] for line in format_help(SlowRunConfig).splitlines()}
+    assert {"optim.lr=1.0e-05", "run.optim.lr=2.0"} <= keys
+    assert {"optim.num_warmup_steps=10", "run.output=<required>"} <= keys
+
+
+@dataclass
 class LongRunConfig(RunConfig):
     num_epochs: int = 3  # passes over the set
 

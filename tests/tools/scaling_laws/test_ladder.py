@@ -8,13 +8,13 @@ import pytest
 from pretrain.checkpoint import checkpoint_folder
 from pretrain.data.captions import num_texts
 from pretrain.metrics.flops import count_flops
-from recaption.common.config import ConfigError, UserError, load_config
+from recaption.common.config import ConfigError, UserError, format_help, load_config
 from tests.places import CONFIGS
 from tests.pretrain.trainruns import write_training_shards
 from tests.tools.scaling_laws.ladders import write_ladder
 from tools.scaling_laws.cost import Costs
 from tools.scaling_laws.ladder import LadderConfig, Rung, make_rungs
-from tools.scaling_laws.plan import make_plan
+from tools.scaling_laws.plan import format_plan, make_plan
 
 
 @pytest.fixture(scope="module")
@@ -142,6 +142,16 @@ def test_a_plan_counts_what_is_left(path: Path) -> None:
         ("rules.warmup_share=0.8", r"s16: 3 steps of warm-up reach into the cool-down from step 2"),
         ("samples=[16,17]", r"s17 and .*s16 are 4 and 4 steps of 4 images: too close"),
         ("samples=[]", r"samples is empty: give lengths"),
+        ("seeds=[0,1,0]", r"several runs have the name clip-s-seed0: give each of seeds"),
+        ("data.num_samples=[8,8]", r"several runs have the name clip-s-d8-seed0"),
+        (
+            "methods.clip.sizes={s: [], a/b: []}",
+            r"methods\.clip\.sizes has the name 'a/b': folders",
+        ),
+        ("methods.clip.sizes={..: []}", r"has the name '\.\.': folders are called after it"),
+        ("methods={'': {recipe: [], sizes: {s: []}}}", "methods has the name '': folders"),
+        ("data.val=elsewhere", r"elsewhere is not a folder of training shards"),
+        ("data.num_val_samples=25", r"\(data\.val\) holds 24 samples, fewer than data\.num_val_s"),
         ("data.num_samples=[99]", r"holds 24 samples, fewer than"),
         ("methods.clip.size={}", r"unknown key 'methods\.clip\.size'; did you mean"),
         ("overrides=[optim.learning=1]", r"unknown key 'optim\.learning'"),
@@ -152,12 +162,59 @@ def test_ladders_that_cannot_be(one_size: Path, override: str, message: str) -> 
         rungs_of(one_size, override)
 
 
+def test_names_that_run_into_each_other(tmp_path: Path) -> None:
+    recipe = [str(tmp_path / "clip.yaml")]
+    methods = {
+        "a-b": {"recipe": recipe, "sizes": {"c": []}},
+        "a": {"recipe": recipe, "sizes": {"b-c": []}},
+    }
+    ladder = write_ladder(tmp_path, methods=methods)
+    with pytest.raises(ConfigError, match=r"several runs have the name a-b-c-seed0: .* METHOD-SIZ"):
+        rungs_of(ladder)
+
+
+def test_a_plan_says_when_samples_follow_from_sizes(tmp_path: Path) -> None:
+    sizes = {f"w{width}": [f"model.image.vit.width={width}"] for width in (16, 32, 48)}
+    recipe = [str(tmp_path / "clip.yaml")]
+    path = write_ladder(tmp_path, methods={"clip": {"recipe": recipe, "sizes": sizes}})
+    told = []
+    for multiples in ("[0.02]", "[0.02,0.04]"):
+        words = [str(path), "samples=[]", f"samples_per_parameter={multiples}"]
+        config = load_config(LadderConfig, [*words, "cost.text_length=32"])
+        plan = make_plan(config, make_rungs(config))
+        assert all(f"\nnote: {note}" in format_plan(plan, config) for note in plan["notes"])
+        told.append(plan["notes"])
+    assert told[0][0].startswith("clip: N and D grow together in these points; give two or more")
+    assert [len(notes) for notes in told] == [1, 0]
+
+
+@pytest.mark.parametrize("kept", ['{"a": {"params"', "[1]", '{"a": {"params": 3}}'])
+def test_costs_that_are_damaged_are_counted_again(
+    one_size: Path, tmp_path: Path, kept: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = [str(one_size), f"output={tmp_path}", "cost.text_length=32"]
+    config = load_config(LadderConfig, words)
+    rung = make_rungs(config)[0]
+    (tmp_path / "costs.json").write_text(kept)
+    cost = Costs(config).of(rung)
+    told = capsys.readouterr().err
+    assert told.startswith("warning: ") and "costs.json" in told and "are counted again" in told
+    assert Costs(config).of(rung) == cost
+    assert capsys.readouterr().err == ""
+
+
+def test_the_help_tells_a_ladders_own_defaults() -> None:
+    keys = {line.split()[0] for line in format_help(LadderConfig).splitlines()}
+    assert {"job.name=ladder", "job.nodes=1", "job.cpus_per_rank=8"} <= keys
+
+
 def test_the_ladder_of_the_scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both methods have as many parameters at each size, and four sizes of three lengths."""
     monkeypatch.chdir(CONFIGS.parent)
     shards = write_training_shards(tmp_path / "shards", 48)
     path = CONFIGS / "scaling/scenes.yaml"
-    config = load_config(LadderConfig, [str(path), f"data.train={shards}", "data.val=none"])
+    words = [f"data.train={shards}", f"data.val={shards}", "data.num_val_samples=48"]
+    config = load_config(LadderConfig, [str(path), *words])
     assert len(config.samples) >= 3
     config.samples = config.samples[:1]
     rungs = make_rungs(config)

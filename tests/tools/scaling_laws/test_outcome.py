@@ -170,7 +170,7 @@ def test_a_run_of_another_ladder_is_refused(ladder: LadderConfig) -> None:
     [
         ("num_val_samples", 4, "validation.num_samples=8, not 4"),
         ("val_batch_size", 4, "validation.batch_size=8, not 4"),
-        ("val", "elsewhere", "validation.data=.*, not elsewhere"),
+        ("val", "", "validation.data=.*"),
         ("train", "", "data.train=.*"),
     ],
 )
@@ -180,7 +180,7 @@ def test_what_the_held_out_figures_depend_on_may_not_change(
     first, _ = make_rungs(ladder)
     write_metrics(first, (4, 1.0), loss=2.0, t2i_r1=0.5, i2t_r1=0.25)
     assert state_of(first).status == "begun"
-    if key == "train":  # which is read
+    if key in ("val", "train"):  # which are read
         value = write_training_shards(tmp_path / "others", 24)
     setattr(ladder.data, key, str(value) if key in ("val", "train") else value)
     with pytest.raises(UserError, match=f"begun with {named}"):

@@ -4,6 +4,7 @@ import base64
 import csv
 import json
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import pytest
@@ -210,3 +211,20 @@ def test_a_fit_of_another_table_is_refused(results: Path, tmp_path: Path) -> Non
     other.write_text(results.read_text().replace("caft-0-0", "caft-x"))
     with pytest.raises(UserError, match=r"is of another table, or .* has changed: fit again"):
         report.main([f"table={other}", f"output={tmp_path / 'page'}"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda fit: [fit], r"fit\.json is not what `fit` writes: fit again"),
+        (lambda fit: fit.pop("groups") and fit, r"fit\.json has no groups: fit again"),
+    ],
+)
+def test_a_fit_that_is_none_is_refused(
+    results: Path, tmp_path: Path, change: Any, message: str
+) -> None:
+    fit.main([f"table={results}", f"output={tmp_path}", "num_replicates=20", "laws=[joint]"])
+    path = tmp_path / "fit.json"
+    path.write_text(json.dumps(change(json.loads(path.read_text()))))
+    with pytest.raises(UserError, match=message):
+        report.main([f"table={results}", f"fit={path}", f"output={tmp_path / 'page'}"])

@@ -145,3 +145,13 @@ def test_a_slurm_that_does_not_answer(
     put_squeue(tmp_path / "bin", monkeypatch, "echo no controller >&2; exit 1")
     with pytest.raises(UserError, match="squeue does not say which jobs wait or run: no contr"):
         run.main([str(ladder)])
+
+
+@pytest.mark.parametrize("kept", ['{"clip-s-seed0-s16": {"jobb": 1}}', "[1]", '{"a": 3}'])
+def test_jobs_that_are_not_understood(
+    ladder: Path, tmp_path: Path, slurm: Slurm, kept: str
+) -> None:
+    (tmp_path / "out" / "jobs.json").write_text(kept)
+    for command in (plan, run):
+        with pytest.raises(UserError, match=r"jobs\.json does not hold the jobs of runs \("):
+            command.main([str(ladder)])

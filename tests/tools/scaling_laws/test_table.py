@@ -51,6 +51,34 @@ def test_several_files_are_one_table(tmp_path: Path) -> None:
     }
 
 
+def test_values_that_are_false_or_missing_are_groups_of_their_own(tmp_path: Path) -> None:
+    rows = [
+        row | {"flag": bool(i % 2), "tier": (0, 1, None)[i % 3], "none": None}
+        for i, row in enumerate(ladder_rows())
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "t.parquet")
+    table = read(tmp_path / "t.parquet")
+    for by, groups in (
+        ("flag", {"False": 12, "True": 12}),
+        ("tier", {"0": 8, "1": 8, "(none)": 8}),
+        ("none", {"all": 24}),
+    ):
+        assert {name: len(group) for name, group in table.groups(by).items()} == groups
+
+
+def test_numbers_that_are_near_are_groups_of_their_own(tmp_path: Path) -> None:
+    rows = [row | {"batch": (1234567, 1234568, "")[i % 3]} for i, row in enumerate(ladder_rows())]
+    groups = read(write_rows(tmp_path / "t.csv", rows)).groups("batch")
+    assert list(groups) == ["1234567", "1234568", "(none)"]
+
+
+def test_names_of_columns_may_have_spaces_around_them(tmp_path: Path) -> None:
+    rows = [{f" {name} ": value for name, value in row.items()} for row in ladder_rows()]
+    table = read(write_rows(tmp_path / "t.csv", rows))
+    assert table.numbers["loss"].tolist() == [row["loss"] for row in ladder_rows()]
+    assert table.others == {}
+
+
 def test_a_row_that_stands_there_twice_is_an_error(tmp_path: Path) -> None:
     """It would count twice, and intervals would be narrower than they are."""
     path = write_rows(tmp_path / "a.csv", ladder_rows())
@@ -304,6 +332,10 @@ def test_mistakes_in_a_table(tmp_path: Path, rows: list[dict[str, Any]], message
         ("flops,loss\n", "has no rows"),
         ("flops,loss\n1,2,3\n", "is no table: CSV parse error"),
         ("flops,loss,loss\n1,2,3\n", "has two columns 'loss'"),
+        ("flops,loss, loss\n1,2,3\n", "has two columns 'loss'"),
+        ("flops;loss\n1;2\n", "must be separated by commas, not by semicolons"),
+        ("flops;loss\n1;2,5\n", "must be separated by commas, not by semicolons"),
+        ("flops\tloss\n1\t2\n", "must be separated by commas, not by tabs"),
     ],
 )
 def test_files_that_are_no_table(tmp_path: Path, text: str, message: str) -> None:
