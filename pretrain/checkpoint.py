@@ -63,6 +63,7 @@ class TrainState:
     step: int = 0  # steps done
     num_samples_seen: int = 0
     global_batch: int = 0  # images a step, of all ranks
+    num_ranks: int | None = None  # that wrote it; None: older checkpoints do not say
     num_updates: int = 0  # steps whose gradient was taken
     num_skipped_steps: int = 0  # those whose gradient was not finite
     num_rollbacks: int = 0

@@ -19,7 +19,7 @@ from pretrain.objectives.base import Objective
 from pretrain.objectives.registry import build_objective
 from pretrain.release_config import read_release_config
 from recaption.common.config import UserError, check_at_least, read_config
-from recaption.common.files import read_json
+from recaption.common.files import below_home, read_json
 
 RELEASE_CONFIG = "config.json"
 RELEASE_TOKENIZER = "tokenizer"
@@ -38,6 +38,12 @@ class InferenceModel:
         """(3, size, size) normalised, as `encode_image` takes it."""
         transform = evaluation_transform(self.config.data.image, self.config.model.image.size)
         return normalise(transform(image))
+
+    def state(self) -> dict[str, Tensor]:
+        """All weights and buffers, under the names of a checkpoint."""
+        pair = nn.ModuleDict({"model": self.model, "objective": self.objective})
+        state: dict[str, Tensor] = pair.state_dict()
+        return state
 
 
 def load_for_inference(
@@ -62,7 +68,7 @@ def load_for_inference(
     """
     if image_size is not None:
         check_at_least(1, {"image_size": image_size})
-    path = Path(path)
+    path = below_home(path)
     weights_name = EMA_WEIGHTS if ema else WEIGHTS
     is_release = (path / RELEASE_CONFIG).is_file()
     if verify and not is_release:

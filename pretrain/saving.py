@@ -29,7 +29,7 @@ from pretrain.distributed.ranks import Ranks
 from pretrain.distributed.shards import Shards
 from pretrain.ema import Ema
 from recaption.common.config import UserError
-from recaption.common.files import sync
+from recaption.common.files import permit_as_folder, sync
 
 _Files = dict[str, dict[str, Tensor]]
 
@@ -71,7 +71,9 @@ class CheckpointSaver:
         if self._ema is not None:
             files[EMA_WEIGHTS] = self._gathered(self._ema.weights())
         if self._ranks.is_first:
-            state = replace(state, num_updates=self._shards.num_updates)
+            state = replace(
+                state, num_updates=self._shards.num_updates, num_ranks=self._ranks.world_size
+            )
             self._thread = threading.Thread(target=self._write, args=(state, files, started))
             self._thread.start()
             if not self._config.save_in_background:
@@ -117,6 +119,7 @@ class CheckpointSaver:
             for name, tensors in files.items():
                 save_file(tensors, aside / name)
             (aside / STATE).write_text(describe_state(state))
+            permit_as_folder(aside)
             # On disk before the marker is.
             for path in (*aside.iterdir(), aside):
                 sync(path)

@@ -27,6 +27,7 @@ from pretrain.inference import (
 from pretrain.release.card import write_card
 from pretrain.release.evaluation import Figures, matching_figures, not_numbers
 from pretrain.release.facts import FACTS, Facts, Given, gather_facts
+from pretrain.release.finite import check_finite
 from pretrain.release.fresh import open_in_fresh_process
 from pretrain.release.model import ReleasedModel
 from pretrain.release.privacy import private_paths
@@ -46,7 +47,9 @@ EMA = "ema"
 @dataclass
 class ReleaseConfig:
     run: str = "???"  # folder of the run
-    output: str = ""  # folder of the release, replaced if it is one; empty: RUN/releases/NAME
+    # folder of the release, replaced if it is one; empty: RUN/releases/NAME, replaced if it is one
+    # of the same weights
+    output: str = ""
     # whose weights: those of a complete checkpoint's step, or `ema` for the running mean of the
     # newest; null: the weights of the newest
     step: str | None = None
@@ -105,7 +108,8 @@ def release(config: ReleaseConfig) -> Released:
     """Writes the release folder.
 
     Raises:
-        UserError: if the run has no such complete checkpoint, or the folder holds something else.
+        UserError: if the run has no such complete checkpoint, its weights are not finite, or the
+            folder holds something else.
     """
     run = Path(config.run)
     if not (run / CONFIG).is_file():
@@ -115,10 +119,11 @@ def release(config: ReleaseConfig) -> Released:
     is_mean = config.ema or config.step == EMA
     step = None if config.step in (None, EMA) else int(str(config.step))
     inference = load_for_inference(_choose_checkpoint(run, step), ema=is_mean)
+    check_finite(inference.state(), inference.weights, "the run diverged; choose another step=")
     given = Given(config.name, config.data, config.licence, config.hardware)
     facts = gather_facts(run, inference, given)
     output = Path(config.output or run / "releases" / facts.name).resolve()
-    with folder_in_place_of(output) as folder:
+    with folder_in_place_of(output, None if config.output else facts) as folder:
         figures = _write(run, inference, facts, folder)
         open_in_fresh_process(folder)
     return Released(output, facts, figures)

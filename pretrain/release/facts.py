@@ -39,7 +39,7 @@ class Training:
     step: int | None
     num_samples_seen: int | None
     global_batch: int | None  # images a step, of all ranks
-    num_ranks: int | None
+    num_ranks: int | None  # of the last steps
     hours: float | None  # wall time of the steps, without those that were done again
     hardware: str | None
     final_loss: float | None  # the last that was logged
@@ -97,13 +97,12 @@ def _describe_training(
     state = read_json(checkpoint / STATE)
     step, seen = state["step"], state["num_samples_seen"]
     batch = state.get("global_batch") or (round(seen / step) if step else None)
-    num_ranks, rest = divmod(batch or 0, config.data.batch_size)
     rows = [row for row in read_metrics(run / METRICS) if row["step"] <= step]
     return Training(
         step=step,
         num_samples_seen=seen,
         global_batch=batch,
-        num_ranks=num_ranks if num_ranks and not rest else None,
+        num_ranks=state.get("num_ranks"),
         hours=_hours(rows, step, batch, config),
         hardware=hardware,
         final_loss=rows[-1].get("loss") if rows else None,

@@ -18,6 +18,7 @@ from pretrain.models.features import ImageFeatures, TextFeatures
 from pretrain.release.hub import SCHEME, fetch
 from pretrain.release.inputs import listed, not_empty, read_captions, upright, warn_of_cut
 from recaption.common.config import UserError
+from recaption.common.files import below_home
 from recaption.images import BadImageError, ImageConfig, decode_image
 
 Picture = Image.Image | Path | str
@@ -116,7 +117,7 @@ def load(
     if str(source).startswith(SCHEME):
         folder = fetch(str(source), whole=verify is True)
     else:
-        folder = Path(source)
+        folder = below_home(source)
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder")
     return ReleasedModel(load_for_inference(folder, image_size, verify=verify))

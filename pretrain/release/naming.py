@@ -4,6 +4,7 @@
 samples of CC3M at 2,048 a step. What is not known is left out.
 """
 
+import os
 import re
 from pathlib import PurePosixPath
 
@@ -26,6 +27,7 @@ _VIT_SIZES = {
 _HIERARCHICAL_SIZES = {(96, 7): "Ti", (384, 11): "S", (768, 11): "B", (960, 24): "L"}
 #: Folders that are called so by what is in them, not by where it comes from; and places.
 _NO_DATA_NAMES = {"", "train", "val", "packed", "shards", "data", "mds", "unknown", ".."}
+_HOMES = {PurePosixPath("/home"), PurePosixPath("/Users")}
 
 
 def release_name(
@@ -69,12 +71,17 @@ def data_name(train: str) -> str | None:
 
     None where both say only what is in them: ``packed/train``.
     """
-    folder = PurePosixPath(train)
-    for name in (folder.name, folder.parent.name):
-        is_place = name.startswith("~") or name.endswith(":")  # a home; the scheme of an address
-        if name.lower() not in _NO_DATA_NAMES and not is_place:
-            return name
+    for folder in (PurePosixPath(train), PurePosixPath(train).parent):
+        is_scheme = folder.name.endswith(":")  # of an address
+        if folder.name.lower() not in _NO_DATA_NAMES and not is_scheme and not _is_home(folder):
+            return folder.name
     return None
+
+
+def _is_home(folder: PurePosixPath) -> bool:
+    """Somebody's, who need not be whoever runs this: it is called after a person."""
+    own = PurePosixPath(os.environ.get("HOME", "/root"))
+    return folder.name.startswith("~") or folder == own or bool({folder, folder.parent} & _HOMES)
 
 
 def short_count(number: int) -> str:

@@ -6,22 +6,27 @@ import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from recaption.common.config import UserError
+from recaption.common.files import permit_as_folder
 
 
 @contextmanager
-def written_aside(output: Path, check: Callable[[Path], None]) -> Iterator[Path]:
+def written_aside(
+    output: Path, check: Callable[[Path], None], may_replace: bool = True
+) -> Iterator[Path]:
     """Yields a folder that becomes `output` when the block succeeds, and is gone when it fails.
 
-    What a killed process has left of the same folder is removed first, or put back.
+    Its files may be read by whom the umask lets, whatever wrote them. What a killed process has
+    left of the same folder is removed first, or put back.
 
     Args:
         output: a link is followed.
         check: raises where `output` must not be written or replaced. It is called at the start, and
             again at the end, as writing may take its time.
+        may_replace: False: an error where another has come, even between the check and the naming.
     """
     output = output.resolve()
     _clear_leftovers(output)
@@ -30,8 +35,9 @@ def written_aside(output: Path, check: Callable[[Path], None]) -> Iterator[Path]
     try:
         aside.mkdir(parents=True)
         yield aside
+        permit_as_folder(aside)
         check(output)
-        put_in_place(aside, output)
+        (put_in_place if may_replace else _name_new)(aside, output)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -43,7 +49,7 @@ def new_folder(output: Path) -> Iterator[Path]:
     Raises:
         UserError: `output` is there already.
     """
-    with written_aside(output, check_absent) as aside:
+    with written_aside(output, check_absent, may_replace=False) as aside:
         yield aside
 
 
@@ -51,6 +57,15 @@ def check_absent(output: Path) -> None:
     """Raises: UserError: `output` is there already."""
     if output.exists():
         raise UserError(f"{output} is there already: give another folder")
+
+
+def _name_new(new: Path, output: Path) -> None:
+    """A folder that is not empty, or a file, is not replaced by the system."""
+    try:
+        new.rename(output)
+    except OSError:
+        check_absent(output)
+        raise
 
 
 def put_in_place(new: Path, output: Path) -> None:
@@ -87,11 +102,28 @@ def _clear_leftovers(output: Path) -> None:
                 "any more, remove it",
                 file=sys.stderr,
             )
-        elif not _is_running(process):
+        elif _is_running(process):
             if kind == "old" and not output.exists():
+                print(
+                    f"warning: {path} is what was in {output}, set aside by process {process}, "
+                    "which runs: if that is another program by now, move it back",
+                    file=sys.stderr,
+                )
+        elif kind == "old" and not output.exists():
+            with suppress(FileNotFoundError):  # another command put it back
                 path.rename(output)
-            else:
+        else:
+            _remove(path)
+
+
+def _remove(path: Path) -> None:
+    """A folder or a file, which another command may be removing, too."""
+    while path.exists():
+        with suppress(FileNotFoundError):
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
+            else:
+                path.unlink()
 
 
 def _is_running(process: int) -> bool:

@@ -5,20 +5,45 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from pretrain.checkpoint import WEIGHTS
 from pretrain.checksums import SUMS, read_checksums
 from pretrain.inference import RELEASE_CONFIG
-from pretrain.release.facts import FACTS
+from pretrain.release.facts import FACTS, Facts
 from pretrain.release.placing import written_aside
 from recaption.common.config import UserError
-from recaption.common.files import sha256_file
+from recaption.common.files import read_json, sha256_file
 
 
-def folder_in_place_of(output: Path) -> AbstractContextManager[Path]:
+def folder_in_place_of(output: Path, facts: Facts | None = None) -> AbstractContextManager[Path]:
     """A folder that takes the place of nothing, of an empty folder, or of a release.
 
-    It is that of `written_aside`; raises as `check_replaceable`.
+    It is that of `written_aside`.
+
+    Args:
+        output: its name.
+        facts: of the new release, where only one of the same weights may be replaced.
+
+    Raises:
+        UserError: as `check_replaceable`, or the release there is of other weights.
     """
-    return written_aside(output, check_replaceable)
+
+    def check(folder: Path) -> None:
+        check_replaceable(folder)
+        if facts is not None and (folder / FACTS).is_file():
+            _check_same_weights(folder, facts)
+
+    return written_aside(output, check)
+
+
+def _check_same_weights(output: Path, facts: Facts) -> None:
+    """Names are rounded, so that two steps may have the same."""
+    if read_checksums(output).get(WEIGHTS) == facts.weights["sha256"]:
+        return
+    there = read_json(output / FACTS).get("training", {}).get("step")
+    raise UserError(
+        f"{output} holds other weights, those of step {there}, and step {facts.training.step} "
+        "would have the same name: give name= or output= (which is replaced), or remove it first"
+    )
 
 
 def check_replaceable(output: Path) -> None:

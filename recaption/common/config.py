@@ -21,7 +21,7 @@ from omegaconf import MISSING, DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from recaption.common.errors import UserError
-from recaption.common.files import atomic_write
+from recaption.common.files import atomic_write, below_home
 
 T = TypeVar("T")
 
@@ -43,7 +43,8 @@ def load_config(schema: type[T], arguments: Sequence[str], usage: str | None = N
         arguments: YAML paths (anything without ``=``) and ``key=value`` overrides, later ones
             win; ``--json`` is left to ``print_json``. A YAML file may name others under
             ``include``, by a path relative to itself or to the ``configs`` folder above it; they
-            are merged before its own keys.
+            are merged before its own keys. Values that begin with ``~/``, or have that behind
+            a comma, are paths below the user's home.
         usage: what ``--help`` prints above the keys.
 
     With ``--help`` among the arguments the keys are printed and the command ends.
@@ -62,10 +63,11 @@ def load_config(schema: type[T], arguments: Sequence[str], usage: str | None = N
         if argument == JSON_FLAG:
             continue
         if "=" in argument:
-            config = _merge(schema, config, _parse_override(argument), f"argument {argument!r}")
+            tree = _below_home(_parse_override(argument))
+            config = _merge(schema, config, tree, f"argument {argument!r}")
         else:
             for path, tree in _read_with_includes(Path(argument)):
-                config = _merge(schema, config, tree, str(path))
+                config = _merge(schema, config, _below_home(tree), str(path))
     try:
         missing = sorted(OmegaConf.missing_keys(config))
         if missing:
@@ -210,6 +212,18 @@ def _merge(schema: type, config: DictConfig, tree: dict[str, Any], where: str) -
         if "is not a ListConfig" in what:
             what = "a list is needed: [VALUE, ...]"
         raise ConfigError(f"{where}: {key}{what}") from None
+
+
+def _below_home(value: Any) -> Any:
+    """Values, at any depth, that are a path ``~/...``, or several of them divided by commas."""
+    if isinstance(value, dict):
+        return {name: _below_home(below) for name, below in value.items()}
+    if isinstance(value, list):
+        return [_below_home(below) for below in value]
+    if isinstance(value, str) and "~/" in value:
+        parts = value.split(",")
+        return ",".join(str(below_home(p)) if p.startswith("~/") else p for p in parts)
+    return value
 
 
 def _check_keys(schema: type, tree: Any, where: str) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import json
 import os
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,27 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def permit_as_folder(folder: Path) -> None:
+    """Lets those who may read or write a folder do so with the files in it, at any depth.
+
+    A folder just made has what the umask lets; safetensors writes files that their owner alone may
+    read.
+    """
+    permitted = folder.stat().st_mode & 0o666
+    for path in folder.rglob("*"):
+        if path.is_file() and not path.is_symlink():
+            path.chmod(stat.S_IMODE(path.stat().st_mode) | permitted)
+
+
+def below_home(path: Path | str) -> Path:
+    """``~/x`` -> x below the user's home; any other path as it is, also one of ``~x``.
+
+    For what no shell has expanded: they leave alone what stands behind ``=``.
+    """
+    path = Path(path)
+    return path.expanduser() if path.parts[:1] == ("~",) else path
 
 
 def read_json(path: Path) -> Any:

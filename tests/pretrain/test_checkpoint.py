@@ -1,6 +1,8 @@
 """What a checkpoint promises: whole, on disk, and only then called complete."""
 
 import errno
+import json
+import os
 import shutil
 import subprocess
 import threading
@@ -22,6 +24,7 @@ from pretrain.checkpoint import (
     SavedTensors,
     TrainState,
     complete_checkpoints,
+    read_state,
 )
 from pretrain.config import TrainConfig
 from pretrain.saving import CheckpointSaver
@@ -30,6 +33,7 @@ from recaption.common.config import UserError
 
 class OneRank:
     is_first = True
+    world_size = 1
 
     def any(self, flag: bool) -> bool:
         return flag
@@ -99,6 +103,25 @@ def test_training_goes_on_while_a_checkpoint_is_written(
     saver.wait()
     (folder,) = complete_checkpoints(tmp_path)
     assert load_file(folder / WEIGHTS)["weight"].tolist() == [0, 0]
+
+
+def test_all_whom_the_umask_lets_may_read_it_and_it_says_how_many_ranks_wrote_it(
+    tmp_path: Path,
+) -> None:
+    former = os.umask(0o027)
+    try:
+        saver, _ = saver_of(tmp_path)
+        save(saver, 1)
+        saver.wait()
+    finally:
+        os.umask(former)
+    (folder,) = complete_checkpoints(tmp_path)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o640}
+    assert read_state(folder).num_ranks == 1
+    state = json.loads((folder / STATE).read_text())
+    del state["num_ranks"]  # as older ones are
+    (folder / STATE).write_text(json.dumps(state))
+    assert read_state(folder).num_ranks is None
 
 
 def test_which_checkpoints_are_kept(tmp_path: Path) -> None:

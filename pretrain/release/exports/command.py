@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pretrain.inference import InferenceModel, load_for_inference
+from pretrain.release.finite import check_finite
 from pretrain.release.placing import new_folder
 from recaption.common.config import (
     ConfigError,
@@ -47,6 +48,8 @@ def main(argv: list[str]) -> None:
     output = Path(config.output)
     with new_folder(output) as folder:
         inference = load_for_inference(config.release or config.run, ema=config.ema)
+        what_to_do = "the run diverged; choose another step, run=RUN/checkpoints/step-..."
+        check_finite(inference.state(), inference.weights, what_to_do)
         WRITERS[config.to](inference, folder)
     names = sorted(path.name for path in output.iterdir())
     print(f"exported to {output}: {', '.join(names)}; opened again, it gives the same")

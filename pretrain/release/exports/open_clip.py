@@ -8,7 +8,7 @@ from typing import Any
 import open_clip
 import torch
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from pretrain.inference import InferenceModel
@@ -58,9 +58,7 @@ def open_clip_state(inference: InferenceModel) -> dict[str, Tensor]:
     with torch.device("meta"):
         model = build_model(config)
     objective = inference.objective
-    state: dict[str, Tensor] = nn.ModuleDict(
-        {"model": inference.model, "objective": objective}
-    ).state_dict()
+    state = inference.state()
     bias = state.pop("model.image.patches.bias", None)
     if bias is not None:
         positions = state["model.image.positions"].clone()

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from torch import nn
 
 from pretrain.checkpoint import WEIGHTS
 from pretrain.inference import InferenceModel
@@ -19,7 +18,7 @@ def write_published(inference: InferenceModel, method: str, folder: Path) -> Non
         ConfigError: the model is not of the method's kind.
         UserError: the method publishes in a type that would round the weights.
     """
-    own = nn.ModuleDict({"model": inference.model, "objective": inference.objective}).state_dict()
+    own = inference.state()
     keys = list(METHODS[method].keys(inference.model, inference.objective))
     computed = METHODS[method].computed(inference.model)
     state = export_state(own, keys, computed)

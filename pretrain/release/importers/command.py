@@ -1,5 +1,6 @@
 """The command: a published checkpoint becomes a run that can be evaluated and released."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -82,6 +83,7 @@ def import_checkpoint(config: ImportConfig) -> int:
     if method.is_lenient:
         computed = {name: tensor for name, tensor in computed.items() if name in published}
     state = import_state(published, method.keys(model, objective), computed, pair.state_dict())
+    _raise_bound(objective_config, state)
     run = PretrainConfig(
         run=str(output),
         model=model_config,
@@ -99,6 +101,14 @@ def import_checkpoint(config: ImportConfig) -> int:
         save_file(state, folder / WEIGHTS)
         (folder / COMPLETE).write_text("")
     return len(published)
+
+
+def _raise_bound(config: ObjectiveConfig, state: Mapping[str, Tensor]) -> None:
+    """Scores are scaled as published, and exported so, where that is above our own bound."""
+    own = getattr(config, config.name)
+    log_scale = state.get("objective.log_scale")
+    if log_scale is not None:
+        own.max_scale = max(own.max_scale, log_scale.double().exp().item())
 
 
 def read_published(path: str) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from pretrain.release.finite import check_finite
 from recaption.common.config import UserError
 
 State = dict[str, Tensor]
@@ -117,8 +118,7 @@ def import_state(
                 "in the configured model: configure the model that was published"
             )
         imported[name] = tensor.to(expected[name].dtype).contiguous()
-        if not imported[name].isfinite().all():
-            raise UserError(f"{name} holds NaN or infinity: the checkpoint is of no use")
+    check_finite(imported, "the checkpoint", "it is of no use")
     return imported
 
 

@@ -13,7 +13,7 @@ from pretrain.models.image.vit import VitConfig
 from pretrain.models.registry import ImageConfig, ModelConfig, TextConfig
 from pretrain.models.text.part import PartTextConfig
 from recaption.common.config import ConfigError, UserError, nearest_name
-from recaption.common.files import read_json
+from recaption.common.files import below_home, read_json
 
 #: open_clip's field -> ours, of a `VitConfig`.
 _VISION = {
@@ -49,6 +49,9 @@ def named_model(name: str) -> ModelConfig:
     Raises:
         UserError: there is none, or it has parts that ours lack.
     """
+    if name.startswith(_LOCAL):
+        path, tree = _read_local(name)
+        return from_open_clip(tree.get("model_cfg", tree), str(path))
     try:
         found = get_model_config(name)
     except (OSError, ValueError) as error:
@@ -68,9 +71,17 @@ def from_open_clip(description: dict[str, Any], where: str) -> ModelConfig:
         where: names it, in errors.
 
     Raises:
-        ConfigError: names the first setting that our plain towers do not have.
+        ConfigError: names the first setting that our plain towers do not have, that is missing or
+            of another type.
     """
+    _check_mapping(where, "model_cfg", description)
+    for key in ("embed_dim", "vision_cfg", "text_cfg"):
+        if key not in description:
+            raise ConfigError(f"{where}: there is no {key}, which every model of open_clip has")
     vision, text = description["vision_cfg"], description["text_cfg"]
+    for key in ("vision_cfg", "text_cfg"):
+        _check_mapping(where, key, description[key])
+    _check_number(where, "embed_dim", description["embed_dim"], int)
     for key, value in description.items():
         if key not in (*_PAIR, *_STARTS) and value:
             raise ConfigError(f"{where}: {key}={value} is not supported")
@@ -78,10 +89,16 @@ def from_open_clip(description: dict[str, Any], where: str) -> ModelConfig:
     _refuse_others(text, CLIPTextCfg, (*_TEXT, *_NO_MATTER), where)
     of_image, of_text = CLIPVisionCfg(**vision), CLIPTextCfg(**text)
     norm = of_image.norm_kwargs or {}
+    _check_mapping(where, "vision_cfg.norm_kwargs", norm)
     if not isinstance(of_image.layers, int) or not isinstance(of_image.image_size, int):
         raise ConfigError(f"{where}: only vision transformers of square images are supported")
     if not norm.keys() <= {"eps"}:
         raise ConfigError(f"{where}: norm_kwargs={norm}: only eps is supported")
+    for key, part in (("vision_cfg", of_image), ("text_cfg", of_text)):
+        for name in ("head_width", "image_size", *_VISION) if part is of_image else _TEXT:
+            kind = float if name == "mlp_ratio" else int
+            _check_number(where, f"{key}.{name}", getattr(part, name), kind)
+    _check_number(where, "vision_cfg.norm_kwargs.eps", norm.get("eps", _NORM_EPS), float)
     activation = "quick_gelu" if description.get("quick_gelu") else "gelu"
     vit = VitConfig(
         **{own: getattr(of_image, name) for name, own in _VISION.items()},
@@ -167,7 +184,9 @@ def named_resize(name: str) -> str | None:
     """
     if not name.startswith(_LOCAL):
         return None
-    given = read_json(Path(name.removeprefix(_LOCAL)) / CONFIG).get("preprocess_cfg", {})
+    path, tree = _read_local(name)
+    given = tree.get("preprocess_cfg", {})
+    _check_mapping(str(path), "preprocess_cfg", given)
     resize: str | None = given.get("resize_mode")
     for key, value in preprocessing(resize or "").items():
         if key in given and given[key] != value:
@@ -175,6 +194,32 @@ def named_resize(name: str) -> str | None:
     if resize not in (None, "squash", "shortest"):
         raise ConfigError(f"{name}: resize_mode={resize} is not supported")
     return resize
+
+
+def _read_local(name: str) -> tuple[Path, dict[str, Any]]:
+    """The file of a name `local-dir:FOLDER`, and what it holds.
+
+    Raises:
+        UserError: there is none, or it holds something else.
+    """
+    path = below_home(name.removeprefix(_LOCAL)) / CONFIG
+    if not path.is_file():
+        raise UserError(f"architecture={name}: there is no {path}")
+    tree = read_json(path)
+    _check_mapping(str(path), "the file", tree)
+    return path, tree
+
+
+def _check_mapping(where: str, key: str, value: object) -> None:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{where}: {key} must hold keys and values, not {value!r}")
+
+
+def _check_number(where: str, key: str, value: Any, kind: type[int] | type[float]) -> None:
+    """Raises: ConfigError: it is no number above 0; JSON's 4 will do for 4.0."""
+    if isinstance(value, bool) or not isinstance(value, int | kind) or not value > 0:
+        what = "a whole number" if kind is int else "a number"
+        raise ConfigError(f"{where}: {key}={value!r}: it must be {what} above 0")
 
 
 def _refuse_others(

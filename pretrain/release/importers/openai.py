@@ -1,5 +1,6 @@
 """OpenAI's published CLIP (openai/CLIP): names as open_clip's, mostly in half precision."""
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -19,6 +20,9 @@ _HEAD_WIDTH = 64  # of all of them
 #: What the published files hold in float32; all else is in float16.
 _IN_FLOAT32 = ("class_embedding", "positional_embedding", "token_embedding", "logit_scale", "ln_")
 
+#: Held beside the weights, which open_clip's checkpoints of the same names have not.
+_SIZES = {"input_resolution", "context_length", "vocab_size"}
+
 
 def openai_keys(model: DualEncoder, objective: Objective) -> Iterator[Key]:
     """All keys of OpenAI's CLIP of the size of `model`, but `openai_computed`.
@@ -32,7 +36,7 @@ def openai_keys(model: DualEncoder, objective: Objective) -> Iterator[Key]:
 
 
 def openai_computed(model: DualEncoder) -> dict[str, Tensor]:
-    """Sizes that the published files hold beside the weights."""
+    """`_SIZES`, of the model."""
     encoder, part = model.image, model.part_text
     assert isinstance(encoder, VisionTransformer)
     side = round((encoder.positions.shape[1] - 1) ** 0.5)
@@ -45,6 +49,9 @@ def openai_computed(model: DualEncoder) -> dict[str, Tensor]:
 
 def openai_model(published: Mapping[str, Tensor]) -> ModelConfig:
     """The configuration that the published tensors tell.
+
+    Activation and heads are not in the tensors. That the checkpoint is OpenAI's, the sizes beside
+    them say; where none is there, a warning says what is assumed.
 
     Raises:
         UserError: they are not of a vision transformer of OpenAI's CLIP.
@@ -60,6 +67,13 @@ def openai_model(published: Mapping[str, Tensor]) -> ModelConfig:
                 f"the {name} width {channels} is no multiple of {_HEAD_WIDTH}, the width of all "
                 "heads of OpenAI's CLIP: give method=open_clip and the architecture"
             )
+    if not _SIZES & published.keys():
+        print(
+            f"warning: the checkpoint has none of the keys {', '.join(sorted(_SIZES))}, which "
+            "OpenAI's archives have and open_clip's checkpoints have not: quick GELU and heads 64 "
+            "wide are assumed; give method=open_clip and the architecture for what open_clip wrote",
+            file=sys.stderr,
+        )
     vit = VitConfig(
         width=width,
         num_heads=width // _HEAD_WIDTH,

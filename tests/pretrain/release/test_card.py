@@ -37,6 +37,7 @@ def front_matter(card: str) -> dict[str, Any]:
 
 def test_nothing_of_this_trainer_is_said_of_imported_weights(run: Path) -> None:
     trained = card_of(run)
+    assert "No data card of the training shards was found when this was released" in trained
     assert "pretrained on long captions with the CLIP objective" in trained
     assert front_matter(trained)["tags"] == ["vision-language", "long-captions", "clip"]
     assert "| seed | 0 |" in trained and "| precision | unknown |" not in trained
@@ -45,6 +46,7 @@ def test_nothing_of_this_trainer_is_said_of_imported_weights(run: Path) -> None:
     assert "long captions" not in imported
     assert front_matter(imported)["tags"] == ["vision-language", "clip"]
     assert "| weights | imported |" in imported
+    assert "data card" not in imported and "What these weights were trained on is unkn" in imported
     for row in ("learning rate, weight decay", "precision", "seed", "code"):
         assert f"| {row} | unknown |" in imported
 

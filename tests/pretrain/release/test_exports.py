@@ -16,6 +16,7 @@ import pretrain
 from pretrain.checkpoint import WEIGHTS, newest_checkpoint
 from pretrain.data.captions import texts_of_caption
 from pretrain.inference import load_for_inference
+from pretrain.release import main as release
 from pretrain.release.exports.check import check_equal, pad, sample_pictures
 from pretrain.release.exports.command import main
 from pretrain.release.exports.programs import ImageProgram
@@ -109,6 +110,20 @@ def test_from_open_clip_to_open_clip(clip, tmp_path):
     main(["to=open_clip", f"run={run}", f"output={second}"])
     for path in first.iterdir():
         assert (second / path.name).read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_a_run_that_diverged_is_neither_exported_nor_released(number, tmp_path):
+    run = write_run(tmp_path / "run", TINY_CLIP)
+    weights = newest_checkpoint(run) / WEIGHTS
+    state = load_file(weights)
+    state["model.part_text.norm.bias"][3] = number
+    save_file(state, weights)
+    message = rf"{weights} holds NaN or infinity in model\.part_text\.norm\.bias: the run diverged"
+    for command, arguments in ((main, ["to=open_clip"]), (release, ["data=X"])):
+        with pytest.raises(UserError, match=message):
+            command([f"run={run}", f"output={tmp_path / 'output'}", *arguments])
+    assert [*tmp_path.iterdir()] == [run]
 
 
 def test_published_names_there_and_back(tmp_path, golden):

@@ -86,6 +86,8 @@ def test_hours_are_those_of_the_steps_that_were_kept(tmp_path: Path) -> None:
     ]
     (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     inference = load_for_inference(run)
+    state = {"step": 7, "num_samples_seen": 56, "global_batch": 8, "num_ranks": 2}
+    (inference.source / "state.json").write_text(json.dumps(state))
     training = gather_facts(run, inference, Given(hardware="1 x A100")).training
     seconds = 3 * 8 / 2 + 4 * 8 / 4
     assert training.hours == pytest.approx(seconds / 3600)
@@ -103,3 +105,13 @@ def test_hours_are_those_of_the_steps_that_were_kept(tmp_path: Path) -> None:
     facts = gather_facts(run, inference, Given(hardware="1 x A100"))
     assert facts.training == unknown
     assert facts.name == "CLIP-w24d1-8-run"
+
+
+def test_ranks_are_those_that_wrote_the_checkpoint(tmp_path: Path) -> None:
+    """The configuration is that of the last resumption, with another share of the batch a rank."""
+    run = write_run(tmp_path / "run", TINY_CLIP, "data.batch_size=4")
+    inference = load_for_inference(run)
+    assert gather_facts(run, inference, Given()).training.num_ranks is None  # older: not written
+    state = {"step": 7, "num_samples_seen": 56, "global_batch": 8, "num_ranks": 8}
+    (inference.source / "state.json").write_text(json.dumps(state))
+    assert gather_facts(run, inference, Given()).training.num_ranks == 8

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ FACTS = {
 }
 
 
-def write_release(folder: Path, **files: dict) -> Path:
+def write_release(folder: Path, **files: Any) -> Path:
     folder.mkdir(parents=True)
     (folder / "SHA256SUMS").touch()
     for name, tree in files.items():
@@ -54,12 +55,30 @@ def test_folders_that_hold_none_or_damaged_ones(tmp_path: Path) -> None:
     assert pretrain.list_models(tmp_path) == []
     with pytest.raises(UserError, match="is no folder"):
         pretrain.list_models(tmp_path / "nowhere")
-    write_release(tmp_path / "odd", config={"objective": {"name": "caft"}})
-    with pytest.raises(UserError, match=r"odd is damaged: its config\.json lacks 'model'"):
-        pretrain.list_models(tmp_path)
-    (tmp_path / "odd" / "config.json").write_text("{")
-    with pytest.raises(UserError, match=r"config\.json is damaged: it is not JSON"):
-        pretrain.list_models(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("files", "message"),
+    [
+        (
+            {"config": {"architectures": ["X"]}},
+            r"or no release: its config\.json lacks 'objective'",
+        ),
+        ({"config": CONFIG, "evaluation": [1]}, "odd is damaged: a JSON file has another form"),
+        ({"config": [1]}, "odd is damaged: a JSON file has another form"),
+        ({"config": CONFIG, "release": "{"}, r"release\.json is damaged: it is not JSON"),
+    ],
+)
+def test_a_folder_that_cannot_be_read_is_left_out(
+    files: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    one = write_release(tmp_path / "one", config=CONFIG)
+    odd = write_release(tmp_path / "odd", **files)
+    if files.get("release") == "{":
+        (odd / "release.json").write_text("{")
+    with pytest.warns(UserWarning, match=f"left out: .*{message}"):
+        found = pretrain.list_models(tmp_path)
+    assert [model.folder for model in found] == [one]
 
 
 def test_listing_imports_no_torch(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 import pretrain
+from pretrain.inference import load_for_inference
 from pretrain.release import model as model_module
 from recaption.common.config import UserError
 from tests.pretrain.trainruns import TINY
@@ -61,3 +62,13 @@ def test_what_is_no_picture_is_named(tmp_path: Path) -> None:
         model.encode_image(np.zeros((0, 8, 8, 3)))  # type: ignore[arg-type]
     captions = np.array(["A red square.", "Nothing."])
     assert torch.equal(model.encode_text(captions), model.encode_text(captions.tolist()))  # type: ignore[arg-type]
+
+
+def test_a_model_below_the_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    write_run(tmp_path / "runs" / "one", TINY_CLIP)
+    assert pretrain.load("~/runs/one").inference.source.parents[1] == tmp_path / "runs" / "one"
+    assert load_for_inference("~/runs/one").source.parents[1] == tmp_path / "runs" / "one"
+    assert pretrain.list_models("~/runs") == []
+    with pytest.raises(UserError, match="~one is no folder"):
+        pretrain.load("~one")

@@ -56,12 +56,21 @@ def test_architectures(name: str, arguments: list[str], expected: str) -> None:
         ("../train", None),
         ("../cc3m/train", "cc3m"),
         ("~/train", None),
+        ("/home/alice/train", None),
+        ("/home/alice", None),
+        ("/home/alice/cc3m/train", "cc3m"),
         ("~alice/shards", None),
         ("s3://train", None),
     ],
 )
 def test_data(train: str, expected: str | None) -> None:
     assert data_name(train) == expected
+
+
+def test_the_own_home_is_no_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert data_name("/users/alice/train") == "alice"
+    monkeypatch.setenv("HOME", "/users/alice")
+    assert data_name("/users/alice/train") is None
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """open_clip's and OpenAI's checkpoints: the same features as theirs, the same tensors back."""
 
+import json
 import pickle
 import warnings
 import zipfile
@@ -15,6 +16,7 @@ from pretrain.data.tokens import Tokenizer
 from pretrain.inference import load_for_inference
 from pretrain.models.registry import build_model
 from pretrain.objectives.registry import ObjectiveConfig, build_objective
+from pretrain.release.exports.open_clip import open_clip_state
 from pretrain.release.importers.command import ImportConfig, import_checkpoint, main
 from pretrain.release.importers.keys import export_state
 from pretrain.release.importers.methods import METHODS
@@ -172,6 +174,37 @@ def test_openai_there_and_back(form, openai, tmp_path):
     assert_identical(exported(inference, "openai"), state)
 
 
+def test_a_checkpoint_that_does_not_say_that_it_is_openais(openai, tmp_path, capsys):
+    """Names and shapes of open_clip's are the same; its activation and heads are not."""
+    state = dict(openai[0])
+    sizes = ("input_resolution", "context_length", "vocab_size")
+    for left_out in (sizes[:2], sizes):
+        rest = {name: tensor for name, tensor in state.items() if name not in left_out}
+        weights, run = tmp_path / f"{len(left_out)}.pt", tmp_path / f"run{len(left_out)}"
+        torch.save(rest, weights)
+        main([f"weights={weights}", f"output={run}", "method=openai"])
+        assert load_for_inference(run).config.model.image.vit.activation == "quick_gelu"
+        warned = capsys.readouterr().err
+        assert ("quick GELU and heads 64 wide are assumed" in warned) == (left_out == sizes)
+        assert ("give method=open_clip" in warned) == (left_out == sizes)
+
+
+@pytest.mark.parametrize("description", [describe(), describe(init_logit_bias=-10.0)])
+def test_a_temperature_beyond_our_own_bound(description, tmp_path):
+    """Trained without CLIP's bound of 100: used, and written again, as it is."""
+    model = reference(description)
+    with torch.no_grad():
+        model.logit_scale.fill_(4.8)
+    save_file(model.state_dict(), tmp_path / "model.safetensors")
+    config = from_open_clip(description, "this test")
+    run = tmp_path / "run"
+    import_checkpoint(
+        ImportConfig(str(tmp_path / "model.safetensors"), str(run), "open_clip", model=config)
+    )
+    inference = assert_same_features(run, model)
+    assert torch.equal(open_clip_state(inference)["logit_scale"], model.logit_scale)
+
+
 class Named(nn.Module):
     """Modules below modules, so that parameters have the names that they are given."""
 
@@ -275,7 +308,37 @@ def test_what_our_towers_do_not_have_is_named(description, message):
         from_open_clip(description, "architecture X")
 
 
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", r"open_clip_config\.json is damaged: it is not JSON"),
+        ([1], "the file must hold keys and values"),
+        ({}, "there is no embed_dim"),
+        ({"model_cfg": {"embed_dim": 24}}, "there is no vision_cfg"),
+        ({"model_cfg": {"vision_cfg": {}, "text_cfg": {}}}, "there is no embed_dim"),
+        ({"model_cfg": {"embed_dim": 24, "vision_cfg": {}}}, "there is no text_cfg"),
+        ({"model_cfg": [1]}, "model_cfg must hold keys and values"),
+        ({"model_cfg": describe() | {"text_cfg": 3}}, "text_cfg must hold keys and values"),
+        ({"model_cfg": describe() | {"embed_dim": "24"}}, "embed_dim='24': it must be a whole"),
+        ({"model_cfg": describe({"head_width": 0})}, "vision_cfg.head_width=0: it must be"),
+        ({"model_cfg": describe({"width": "24"})}, "vision_cfg.width='24': it must be a whole"),
+        ({"model_cfg": describe({"mlp_ratio": None})}, "vision_cfg.mlp_ratio=None: it must be a"),
+        ({"model_cfg": describe(text={"heads": 1.5})}, r"text_cfg\.heads=1\.5: it must be a whole"),
+        ({"model_cfg": describe({"norm_kwargs": [1]})}, "norm_kwargs must hold keys and values"),
+        ({"model_cfg": describe({"norm_kwargs": {"eps": "x"}})}, "norm_kwargs.eps='x': it must be"),
+    ],
+)
+def test_a_wrong_description_in_a_folder_is_named(content, message, tmp_path):
+    file = tmp_path / "open_clip_config.json"
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    with pytest.raises(UserError, match=message) as raised:
+        named_model(f"local-dir:{tmp_path}")
+    assert str(file) in str(raised.value)
+
+
 def test_the_name_of_an_architecture():
+    with pytest.raises(UserError, match=r"there is no \S*nowhere/open_clip_config\.json"):
+        named_model("local-dir:nowhere")
     with pytest.raises(UserError, match=r"no architecture ViT-B32; did you mean ViT-B-32\?"):
         named_model("ViT-B32")
     with pytest.raises(ConfigError, match="goes with method=open_clip alone"):

@@ -293,7 +293,7 @@ def test_the_card_tells_what_is_known(released: Path) -> None:
     assert "| left out when packing | 7 |" in card
     assert "- Images and captions: unknown." in card
     assert "| captions written by | unknown |" in card
-    assert "came without a data card" in card
+    assert "No data card of the training shards was found" in card
     assert "license: apache-2.0" in card and "- Weights: apache-2.0." in card
     assert "| hardware | 2 x CPU |" in card and "| called | CC3M |" in card
 
@@ -302,7 +302,7 @@ def test_it_is_called_after_what_it_is(released: Path) -> None:
     assert released.name == "CAFT-w24d3-8-CC3M-s56-b8"
     facts = json.loads((released / "release.json").read_text())
     assert facts["name"] == released.name
-    assert facts["training"]["num_ranks"] == 2
+    assert facts["training"]["global_batch"] == 8
 
 
 def test_mistakes_are_named(run: Path, tmp_path: Path) -> None:

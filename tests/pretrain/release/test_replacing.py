@@ -13,6 +13,7 @@ import pytest
 from pretrain.release import command, main, placing, replacing
 from recaption.common.config import UserError
 from tests.places import CHECKOUT
+from tests.pretrain.untrained import TINY_CLIP, write_run
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +75,26 @@ def test_what_no_release_has_put_there_is_kept(
     assert contents(copy) == before
 
 
+def test_a_release_of_the_same_name_and_other_weights_is_kept(tmp_path: Path) -> None:
+    """1,000 and 1,002 steps of 8 samples are both s8K."""
+    run = write_run(tmp_path / "run", TINY_CLIP, step=1000)
+    write_run(run, TINY_CLIP, step=1002)
+    main([f"run={run}", "data=X", "step=1000"])
+    (first,) = (run / "releases").iterdir()
+    before = contents(first)
+    with pytest.raises(
+        UserError, match=rf"{first} holds .* step 1000, and step 1002 .*: give name"
+    ):
+        main([f"run={run}", "data=X", "step=1002"])
+    with pytest.raises(UserError, match="step 1000, and step 1002"):
+        main([f"run={run}", f"name={first.name}"])
+    assert contents(first) == before and [*first.parent.iterdir()] == [first]
+    main([f"run={run}", "data=X", "step=1000", "hardware=2 x CPU"])  # of the same weights
+    assert "2 x CPU" in (first / "README.md").read_text()
+    main([f"run={run}", f"output={first}"])  # told which one to replace
+    assert "| steps | 1,002 |" in (first / "README.md").read_text()
+
+
 def test_what_came_while_it_was_written_is_kept(
     run: Path, copy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -82,6 +103,41 @@ def test_what_came_while_it_was_written_is_kept(
         main([f"run={run}", f"output={copy}"])
     assert (copy / "late").read_text() == "mine"
     assert [path.name for path in copy.parent.iterdir()] == [copy.name]
+
+
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_came_between_the_check_and_the_naming_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    output, name_new = tmp_path / "export", Path.rename
+    theirs = output / "theirs" if kind == "folder" else output
+
+    def come_first(new: Path, target: Path) -> Path:
+        theirs.parent.mkdir(exist_ok=True)
+        theirs.write_text("theirs")
+        return name_new(new, target)
+
+    monkeypatch.setattr(Path, "rename", come_first)
+    with (
+        pytest.raises(UserError, match="is there already"),
+        placing.new_folder(output) as folder,
+    ):
+        (folder / "mine").touch()
+    assert theirs.read_text() == "theirs"
+    assert [*tmp_path.iterdir()] == [output]
+
+
+def test_all_whom_the_umask_lets_may_read_it(tmp_path: Path) -> None:
+    former = os.umask(0o027)
+    try:
+        with placing.new_folder(tmp_path / "export") as folder:
+            (folder / "below").mkdir()
+            for path in (folder / "weights", folder / "below" / "weights"):
+                path.touch(0o600)
+    finally:
+        os.umask(former)
+    for path in (tmp_path / "export").rglob("weights"):
+        assert path.stat().st_mode & 0o777 == 0o640
 
 
 def test_the_folder_where_one_is_cannot_be_replaced(
@@ -210,3 +266,46 @@ def test_what_others_write_is_left_alone(copy: Path, capsys: pytest.CaptureFixtu
         folder.joinpath("new").touch()
     assert {*copy.parent.iterdir()} == {*others, copy}
     assert f"{elsewhere} was left by process 12 of gpu-7" in capsys.readouterr().err
+
+
+def test_what_was_set_aside_under_the_number_of_another_program_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    old = tmp_path / f".copy.old-{socket.gethostname()}-{os.getppid()}"
+    (old / "samples").mkdir(parents=True)
+    with replacing.folder_in_place_of(tmp_path / "copy") as folder:
+        folder.joinpath("new").touch()
+    assert {*tmp_path.iterdir()} == {old, tmp_path / "copy"}
+    assert f"{old} is what was in {tmp_path / 'copy'}, set aside by" in capsys.readouterr().err
+
+
+def test_a_file_of_the_name_of_what_was_left_is_removed(tmp_path: Path) -> None:
+    left = tmp_path / f".copy.tmp-{socket.gethostname()}-{2**22 + 1}"
+    left.write_text("of whoever")
+    with placing.new_folder(tmp_path / "copy"):
+        pass
+    assert [*tmp_path.iterdir()] == [tmp_path / "copy"]
+
+
+@pytest.mark.parametrize("kind", ["tmp", "old"])
+def test_two_commands_clear_the_same_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """The other one is always first."""
+    left = tmp_path / f".copy.{kind}-{socket.gethostname()}-{2**22 + 1}"
+    (left / "samples").mkdir(parents=True)
+    rename, remove = Path.rename, shutil.rmtree
+
+    def rename_twice(folder: Path, target: Path) -> Path:
+        rename(folder, target)
+        return rename(folder, target)
+
+    def remove_twice(folder: Path) -> None:
+        remove(folder)
+        remove(folder)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", rename_twice)
+        patch.setattr(shutil, "rmtree", remove_twice)
+        placing._clear_leftovers(tmp_path / "copy")
+    assert [*tmp_path.iterdir()] == ([tmp_path / "copy"] if kind == "old" else [])

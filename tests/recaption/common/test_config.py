@@ -161,3 +161,14 @@ def test_help_of_a_class_tells_what_its_base_told() -> None:
     assert "output=<required>" in text
     assert "optim.lr=0.001" in text and "peak learning rate" in text
     assert "num_epochs=3" in text and "passes over the set" in text
+
+
+def test_paths_below_the_home_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No shell has expanded what stands behind `=` or in a file."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "run.yaml").write_text("output: ~/run\nextra: {root: ~/coco, all: [~/a, b~/c]}\n")
+    config = load_config(RunConfig, [str(tmp_path / "run.yaml"), "tags=[~/x,'a,~/y,~z/~/w']"])
+    assert config.output == f"{tmp_path}/run"
+    assert config.extra == {"root": f"{tmp_path}/coco", "all": [f"{tmp_path}/a", "b~/c"]}
+    assert config.tags == [f"{tmp_path}/x", f"a,{tmp_path}/y,~z/~/w"]
+    assert load_config(RunConfig, ["output=about ~/x"]).output == "about ~/x"
