@@ -76,7 +76,7 @@ def _with_roots(config: EvaluateConfig) -> list[tuple[Benchmark[Any], Path]]:
         if not config.roots:
             raise ConfigError("benchmark=all runs those whose folders stand in roots: give some")
         return [
-            (b, _root(config.roots[b.name])) for b in BENCHMARKS.values() if b.name in config.roots
+            (b, Path(config.roots[b.name])) for b in BENCHMARKS.values() if b.name in config.roots
         ]
     names = [name.strip() for name in config.benchmark.split(",")]
     if config.root and len(names) > 1:
@@ -86,16 +86,8 @@ def _with_roots(config: EvaluateConfig) -> list[tuple[Benchmark[Any], Path]]:
         root = config.root or config.roots.get(benchmark.name)
         if not root:
             raise ConfigError(f"benchmark={benchmark.name} needs root=FOLDER with its files")
-        found.append((benchmark, _root(root)))
+        found.append((benchmark, Path(root)))
     return found
-
-
-def _root(given: str) -> Path:
-    """No shell expands the ~ of a YAML file. Raises: ConfigError: it is nobody's."""
-    try:
-        return Path(given).expanduser()
-    except RuntimeError:
-        raise ConfigError(f"root={given}: there is no such user's home folder") from None
 
 
 def remember(config: EvaluateConfig, chosen: Sequence[Chosen], output: Path) -> EvaluateConfig:

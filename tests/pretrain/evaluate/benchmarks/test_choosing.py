@@ -7,7 +7,7 @@ import pytest
 
 from pretrain.evaluate.benchmarks.choosing import CHOSEN, choose, remember
 from pretrain.evaluate.config import EvaluateConfig
-from recaption.common.config import ConfigError, read_config
+from recaption.common.config import read_config
 
 
 def test_variants_that_were_joined_by_commas_are_read_again(tmp_path: Path) -> None:
@@ -39,13 +39,3 @@ def test_paths_are_remembered_so_that_they_hold_elsewhere(
     assert kept.model == f"open_clip:{tmp_path / 'tiny.json'}"
     kept = remember(replace(given, model="open_clip:RN50", output=""), choose(given), tmp_path)
     assert (kept.model, kept.output) == ("open_clip:RN50", "")
-
-
-def test_a_home_folder_may_be_meant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    one = EvaluateConfig(checkpoint="c", benchmark="docci", root="~/docci")
-    every = EvaluateConfig(checkpoint="c", benchmark="all", roots={"docci": "~/docci"})
-    for given in (one, every):
-        assert [chosen.root for chosen in choose(given)] == [tmp_path / "docci"]
-    with pytest.raises(ConfigError, match="root=~nobody-at-all/docci: there is no such user"):
-        choose(replace(one, root="~nobody-at-all/docci"))
