@@ -74,6 +74,11 @@ def checkpoint_folder(run: Path, step: int) -> Path:
     return run / "checkpoints" / f"step-{step:08d}"
 
 
+def run_folder(checkpoint: Path) -> Path:
+    """The run that a `checkpoint_folder` is of."""
+    return checkpoint.parent.parent
+
+
 def step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
@@ -132,7 +137,7 @@ def find_checkpoint(
         fitting, rest = divmod(state.global_batch, world_size)
         what_to_do = f"set data.batch_size={fitting}" if not rest else "use another number of ranks"
         raise UserError(
-            f"{checkpoint.parents[1]} trains on {state.global_batch} images a step; "
+            f"{run_folder(checkpoint)} trains on {state.global_batch} images a step; "
             f"{world_size} ranks x data.batch_size={config.data.batch_size} are {global_batch}: "
             f"{what_to_do}, or another run folder"
         )
@@ -155,7 +160,7 @@ def _check_branch(checkpoint: Path, config: PretrainConfig) -> None:
         raise UserError(f"{what} leaves nothing of train.num_steps={config.train.num_steps}")
     check_unchanged(
         config,
-        checkpoint.parents[1] / CONFIG,
+        run_folder(checkpoint) / CONFIG,
         MAY_CHANGE_IN_A_BRANCH,
         "a run that begins from its checkpoint may change the schedule, no more",
     )

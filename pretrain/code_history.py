@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pretrain.checkpoint import run_folder
 from pretrain.evaluate.provenance import describe_code
 from recaption.common.files import atomic_write, read_json
 
@@ -17,7 +18,7 @@ def note_code(run: Path, first_step: int, checkpoint: Path | None = None) -> Non
         checkpoint: that of `first_step`, which may be another run's: its code trained the steps
             before. None: there is none yet.
     """
-    before = read_code(checkpoint.parents[1]) if checkpoint is not None else []
+    before = read_code(run_folder(checkpoint)) if checkpoint is not None else []
     parts = [part for part in before if part["after_step"] < first_step]
     now = {"after_step": first_step, **describe_code()}
     if not parts or now != {**parts[-1], "after_step": first_step}:

@@ -8,7 +8,14 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from pretrain.checkpoint import COMPLETE, CONFIG, EMA_WEIGHTS, WEIGHTS, newest_checkpoint
+from pretrain.checkpoint import (
+    COMPLETE,
+    CONFIG,
+    EMA_WEIGHTS,
+    WEIGHTS,
+    newest_checkpoint,
+    run_folder,
+)
 from pretrain.checksums import check_checksums
 from pretrain.config import PretrainConfig
 from pretrain.data.tokens import Tokenizer
@@ -88,7 +95,7 @@ def load_for_inference(
                 f"{path} is neither a run, nor a release, nor a complete checkpoint "
                 f"(a checkpoint that was written to the end holds a file {COMPLETE})"
             )
-        config = read_config(PretrainConfig, source.parent.parent / CONFIG)
+        config = read_config(PretrainConfig, run_folder(source) / CONFIG)
         tokenizer = Tokenizer(config.model.text.part.context_length)
     weights = source / weights_name
     if not weights.is_file():

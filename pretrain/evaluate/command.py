@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pretrain.checkpoint import run_folder
 from pretrain.evaluate.config import EvaluateConfig
 from pretrain.evaluate.encode import best_device
 from pretrain.evaluate.examples import ExampleSet, choose_examples, named_sentences
@@ -81,7 +82,7 @@ def output_folder(config: EvaluateConfig, inference: InferenceModel) -> Path:
         return Path(config.output)
     if (inference.source / RELEASE_CONFIG).is_file():
         raise UserError("a release is not written to: give output=FOLDER for the results")
-    return inference.source.parent.parent
+    return run_folder(inference.source)
 
 
 def collect(

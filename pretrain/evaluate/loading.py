@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pretrain.checkpoint import run_folder
 from pretrain.evaluate.canopy_encoders import CanopyEncoders
 from pretrain.evaluate.config import EvaluateConfig
 from pretrain.evaluate.encode import best_device
@@ -41,7 +42,7 @@ def _load_canopy(config: EvaluateConfig) -> CanopyEncoders:
 def _name(inference: InferenceModel) -> str:
     if (inference.source / RELEASE_CONFIG).is_file():
         return inference.source.resolve().name
-    return f"{inference.source.resolve().parent.parent.name}/{inference.source.name}"
+    return f"{run_folder(inference.source.resolve()).name}/{inference.source.name}"
 
 
 def output_folder(config: EvaluateConfig) -> Path:
@@ -55,4 +56,4 @@ def output_folder(config: EvaluateConfig) -> Path:
     checkpoint = Path(config.checkpoint)
     if config.model or (checkpoint / RELEASE_CONFIG).is_file():
         raise UserError("only a run is written to: give output=FOLDER for the results")
-    return checkpoint if (checkpoint / "checkpoints").is_dir() else checkpoint.parent.parent
+    return checkpoint if (checkpoint / "checkpoints").is_dir() else run_folder(checkpoint)
